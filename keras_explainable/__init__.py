@@ -1,0 +1,26 @@
+"""Explain what a Keras 3 model looked at, for each of its units."""
+
+import keras as _keras
+
+if int(_keras.__version__.split(".")[0]) < 3:
+    raise ImportError(
+        f"keras_explainable needs Keras 3, and found Keras {_keras.__version__}. "
+        'Run `pip install -U "keras>=3"` (and unset TF_USE_LEGACY_KERAS if it is set).'
+    )
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_explainable runs on the TensorFlow backend of Keras, and found "
+        f"{_keras.backend.backend()!r}. Set the environment variable KERAS_BACKEND=tensorflow "
+        "before Keras is imported, or change `backend` in ~/.keras/keras.json."
+    )
+
+from keras_explainable import engine as engine
+from keras_explainable import filters as filters
+from keras_explainable import inspection as inspection
+from keras_explainable import methods as methods
+from keras_explainable import visualization as visualization
+from keras_explainable._version import __version__ as __version__
+from keras_explainable.engine import Explainer as Explainer
+from keras_explainable.engine import explain as explain
+
+globals().update({name: engine.shortcut(name) for name in methods.names()})

@@ -1,0 +1,58 @@
+"""The only door to what Keras keeps private; `tests/unit/compat_test.py` notices a change."""
+
+import keras
+
+# What Keras sets on an instance to wrap a method: it points back at the instance it was made for.
+_WRAPPED_METHODS = ("build", "quantize", "train_function", "test_function", "predict_function")
+
+
+def twin(operation, name, **attributes):
+    """Return a copy of an operation that shares its state and has a call history of its own.
+
+    Keras notes every symbolic call in the operation called, so a user's layer can't be called on
+    new symbolic tensors and be left as it was found; its twin can.
+
+    Args:
+        operation: layer or `keras.Operation`, built.
+        name: name of the twin, unique in the graph that it is used in.
+        **attributes: attributes that differ in the twin, as in `activation=None`.
+
+    Returns:
+        an object of the class of `operation` that holds the very same variables.
+    """
+    copy = object.__new__(type(operation))
+    state = {k: v for k, v in vars(operation).items() if k not in _WRAPPED_METHODS}
+    copy.__dict__.update(state, name=name, _inbound_nodes=[], _outbound_nodes=[], **attributes)
+    return copy
+
+
+def run_graph(model, inputs, call):
+    """Walk through a functional model, with `call` in place of calling its operations.
+
+    Args:
+        model: functional or sequential `keras.Model`, built.
+        inputs: what the walk starts from, in the structure of the inputs of the model.
+        call: `(operation, *args, **kwargs) -> outputs`, called once per call in the model.
+
+    Returns:
+        what `call` made of the outputs of the model, in their structure.
+    """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0])
+
+    def bind(operation):
+        return lambda *args, **kwargs: call(operation, *args, **kwargs)
+
+    return model._run_through_graph(inputs, operation_fn=bind)
+
+
+def is_functional(model):
+    """Tell whether a model is a graph of operations (functional, or sequential and built)."""
+    if isinstance(model, keras.Sequential):
+        return getattr(model, "_functional", None) is not None
+    return isinstance(model, keras.Model) and hasattr(model, "_run_through_graph")
+
+
+def input_structure(model):
+    """Return the symbolic inputs of a functional or sequential model as its user wrote them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input

@@ -1,0 +1,5 @@
+"""The engine: a method over data, compiled and distributed."""
+
+from keras_explainable.engine.explaining import Explainer as Explainer
+from keras_explainable.engine.explaining import explain as explain
+from keras_explainable.engine.explaining import shortcut as shortcut

@@ -1,0 +1,577 @@
+"""Run an explaining method over data: compiled, batched, distributed."""
+
+import collections
+import functools
+import inspect
+import weakref
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable import filters
+from keras_explainable import inspection
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+from keras_explainable.methods import _registry
+
+# Explainers kept per model, so that a second call with the same options finds its compiled step.
+_KEPT = 16
+_explainers = weakref.WeakKeyDictionary()
+
+
+class Explainer(keras.Model):
+    """A method made ready for one model; it keeps the compiled step from call to call.
+
+    Args:
+        method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`.
+        model: `keras.Model`, as trained. It is left exactly as found.
+        layer: endpoint of the activations, see `inspection.expose`. Defaults to the last spatial
+            activation. Methods of the gradient family take none.
+        output: which output of the model is explained, as `outputs` in `inspection.expose`.
+        postprocessing: filter of the maps: its name, a function from maps to maps, `None` for raw
+            maps, or "auto" for the default of the method.
+        resizing: `True` resizes maps to the input, `False` leaves them at the size of the
+            activations; a size `(height, width)`, or one integer for both, is another choice.
+        run_eagerly: run without compiling, for debugging. Defaults to False.
+        jit_compile: compile with XLA. Defaults to False.
+        inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
+            know.
+        **options: keyword arguments of the method, the same for all samples.
+
+    Raises:
+        TypeError: if the method doesn't take one of the options.
+        ValueError: as `inspection.expose`, and for an unknown method or filter.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+        >>> explainer = ke.Explainer("gradcam", model)
+        >>> logits, maps = explainer.explain(np.ones((3, 64, 64, 3)), "argmax")
+        >>> maps.shape
+        (3, 64, 64, 1)
+    """
+
+    def __init__(
+        self,
+        method,
+        model,
+        *,
+        layer=None,
+        output=None,
+        postprocessing="auto",
+        resizing=True,
+        run_eagerly=False,
+        jit_compile=False,
+        inputs=None,
+        **options,
+    ):
+        registration = _registry.registration(method)
+        if not isinstance(model, keras.Model):
+            raise mistyped("model", "a `keras.Model`", model)
+        if isinstance(postprocessing, str) and postprocessing == "auto":
+            postprocessing = registration.postprocessing
+        postprocessing = filters.get(postprocessing)
+        sizes = _sizes(resizing)
+        _check_options(registration, options)
+        with model.distribute_strategy.scope():
+            super().__init__(name=f"{model.name}_explainer")
+            self.exposed = _expose(registration, model, layer, output, inputs)
+        self.method = functools.partial(registration.method, **options)
+        self.sample_options = registration.sample_options
+        self.postprocessing = postprocessing
+        # Maps of gradient methods are born at the size of the input.
+        self.sizes = False if sizes is True and registration.family == "gradient" else sizes
+        self.run_eagerly = run_eagerly
+        self.jit_compile = jit_compile
+        self.built = True
+
+    @property
+    def num_units(self):
+        """Number of units of the explained output."""
+        return self.exposed.outputs[0].shape[-1]
+
+    def explain(
+        self, x, y=None, *, batch_size=None, steps=None, verbose="auto", callbacks=None, **options
+    ):
+        """Explain data.
+
+        Args:
+            x: what `keras.Model.predict` takes: array, tensor, list or dict of them (several
+                inputs), `tf.data.Dataset` of batches of `x` or `(x, y)`, `keras.utils.PyDataset`.
+            y: units explained: `None` (every unit, or those that the data set yields), an integer
+                (the same for all samples), integers `(batch,)` or `(batch, n)`, or "argmax".
+            batch_size: samples per step, for arrays. Defaults to 32.
+            steps: number of batches to explain, for data sets. Defaults to all.
+            verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when
+                there are several batches.
+            callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
+            **options: options of the method with one row per sample, such as `detections`.
+
+        Returns:
+            logits: float32 array `(samples, n)`, before any activation.
+            maps: float32 array `(samples, height, width, n)`, or a list or dict of them for a
+                gradient method on several inputs.
+
+        Raises:
+            ValueError: if `x` doesn't fit the model, `y` doesn't fit `x` or is out of range, or
+                there are no samples.
+            TypeError: if an argument has a wrong type.
+        """
+        if isinstance(x, tf.data.Dataset):
+            batches = self._dataset(x, y, options)
+        elif isinstance(x, keras.utils.PyDataset):
+            batches = _Batches(self, x, y, options)
+        else:
+            data = self._arrays(x, y, options)
+            batches = _Slices(data, batch_size)
+            if len(batches) == 1 and not callbacks and verbose in ("auto", 0):
+                verbose = 0
+                if self.distribute_strategy.num_replicas_in_sync == 1:
+                    outputs = self.predict_on_batch(data)
+                    return outputs["logits"], outputs["maps"]
+        return _trim(self.predict(batches, verbose=verbose, steps=steps, callbacks=callbacks))
+
+    def predict_step(self, data):
+        """Explain one batch: the hook that Keras compiles and distributes."""
+        data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        flat = keras.tree.flatten(data["inputs"])
+        flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
+        inputs = keras.tree.pack_sequence_as(data["inputs"], flat)
+        indices = "argmax" if "argmax" in data else data.get("indices")
+        logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        shown = flat[self.exposed.input_index]
+        outputs = {
+            "logits": tf.cast(logits, tf.float32),
+            "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
+        }
+        return outputs | ({"valid": data["valid"]} if "valid" in data else {})
+
+    def _finish(self, maps, shown):
+        """Filter and resize maps; `shown` is the input whose size they take."""
+        maps = self.postprocessing(tf.cast(maps, tf.float32))
+        if self.sizes is False or (self.sizes is True and shown.shape.rank != maps.shape.rank):
+            return maps
+        if self.sizes is not True:
+            return filters.resize(maps, self.sizes)
+        dynamic = tf.shape(shown)
+        static = enumerate(shown.shape[1:-1], start=1)
+        sizes = [dynamic[axis] if size is None else size for axis, size in static]
+        return filters.resize(maps, sizes)
+
+    def _arrays(self, x, y, options):
+        """Check arrays and bring them into the form of a batch."""
+        inputs = self._structured(x)
+        lengths = {len(array) for array in keras.tree.flatten(inputs)}
+        if len(lengths) != 1 or lengths == {0}:
+            expected = "inputs with the same number of samples, at least one"
+            raise invalid("x", expected, f"{sorted(lengths)} samples")
+        return self._batch(inputs, y, options)
+
+    def _batch(self, inputs, y, options):
+        num_samples = len(keras.tree.flatten(inputs)[0])
+        batch = {"inputs": inputs, **self._units(y, num_samples)}
+        options = {name: np.asarray(o) for name, o in options.items() if o is not None}
+        for name, option in options.items():
+            if name not in self.sample_options:
+                raise mistyped("options", f"some of {self.sample_options}", name)
+            if option.shape[:1] != (num_samples,):
+                expected = f"one row for each of the {num_samples} samples"
+                raise invalid(name, expected, f"shape {option.shape}")
+        return batch | ({"options": options} if options else {})
+
+    def _structured(self, x):
+        """Return the arrays of `x` in a structure that the model takes, their shapes checked."""
+        wanted = self.exposed.inputs
+        if isinstance(x, dict):
+            structure = self.exposed.input
+            names = structure if isinstance(structure, dict) else [t.name for t in wanted]
+            if set(x) != set(names):
+                raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
+            x = dict(x) if isinstance(structure, dict) else [x[name] for name in names]
+            x = {k: _array(v) for k, v in x.items()} if isinstance(x, dict) else x
+        elif isinstance(x, list | tuple) and len(x) == len(wanted):
+            x = [_array(v) for v in x]
+        elif isinstance(x, list | tuple):
+            hint = "Stack images into one array with `np.stack`." if len(wanted) == 1 else ""
+            expected = f"{len(wanted)} array{'s' * (len(wanted) > 1)}, one per input of the model"
+            raise invalid("x", expected, f"a {type(x).__name__} of {len(x)}", hint)
+        else:
+            x = _array(x)
+        flat = keras.tree.flatten(x)
+        for array, kind in zip(flat, wanted, strict=False):
+            if not tf.TensorShape(array.shape[1:]).is_compatible_with(kind.shape[1:]):
+                one = tuple(array.shape) == tuple(kind.shape[1:])
+                hint = "Add the axis of samples with `x[None]`." if one else ""
+                raise invalid("x", f"shape {tuple(kind.shape)}", tuple(array.shape), hint)
+        if len(flat) != len(wanted):
+            raise invalid("x", f"{len(wanted)} inputs", len(flat))
+        return x
+
+    def _units(self, y, num_samples):
+        """Return what a batch holds of the explained units; every unit for none."""
+        if y is None:
+            return {}
+        if isinstance(y, str):
+            if y != "argmax":
+                raise invalid("y", '`None`, an integer, integers or "argmax"', repr(y))
+            return {"argmax": np.zeros((num_samples,), bool)}
+        y = np.asarray(y)
+        if not np.issubdtype(y.dtype, np.integer):
+            raise mistyped("y", '`None`, an integer, integers or "argmax"', y.dtype)
+        if y.ndim == 0:
+            y = np.full((num_samples,), y)
+        if y.ndim > 2 or len(y) != num_samples:
+            expected = f"units for each of the {num_samples} samples, `({num_samples},)` or "
+            raise invalid("y", f"{expected}`({num_samples}, n)`", f"shape {y.shape}")
+        if y.ndim == 2 and y.shape[1] == self.num_units > 2 and set(np.unique(y)) == {0, 1}:
+            hint = "For a multi-hot array pass `y=None`, which explains every unit."
+            raise invalid("y", "indices of units", "a multi-hot array", hint)
+        if y.size == 0 or y.min() < 0 or y.max() >= self.num_units:
+            expected = (
+                f"indices from 0 to {self.num_units - 1}: the output has {self.num_units} units"
+            )
+            raise invalid(
+                "y", expected, f"{y.min()} to {y.max()}" if y.size else f"shape {y.shape}"
+            )
+        return {"indices": y.astype("int32")[:, None] if y.ndim == 1 else y.astype("int32")}
+
+    def _dataset(self, dataset, y, options):
+        """Bring a `tf.data.Dataset` of batches into the form of batches, padded for replicas."""
+        if any(option is not None for option in options.values()):
+            raise mistyped("x", f"arrays, with {' and '.join(options)}", dataset)
+        constant = self._units(y, 1)
+        paired = isinstance(dataset.element_spec, tuple)
+
+        def prepare(*element):
+            batch = {"inputs": element[0]}
+            rows = tf.shape(keras.tree.flatten(element[0])[0])[0]
+            if constant:
+                batch |= {k: tf.repeat(tf.constant(v), rows, axis=0) for k, v in constant.items()}
+            elif paired and len(element) > 1 and y is None:
+                batch["indices"] = self._checked(element[1])
+            return self._pad(batch, rows)
+
+        return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+    def _checked(self, labels):
+        """Check the units that a data set yields."""
+        hint = "Drop other labels with `dataset.map(lambda x, y: x)`, or pass `y`."
+        if not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
+            found = labels.dtype.name if isinstance(labels, tf.Tensor) else type(labels).__name__
+            raise invalid("x", "integer labels in the data set", found, hint)
+        if labels.shape.rank not in (1, 2):
+            expected = "labels of shape (batch,) or (batch, n) in the data set"
+            raise invalid("x", expected, tuple(labels.shape), hint)
+        message = (
+            f"The output has {self.num_units} units: labels go from 0 to {self.num_units - 1}."
+        )
+        tf.debugging.assert_less(labels, tf.cast(self.num_units, labels.dtype), message)
+        tf.debugging.assert_non_negative(labels, message)
+        labels = tf.cast(labels, tf.int32)
+        return labels[:, None] if labels.shape.rank == 1 else labels
+
+    def _pad(self, batch, rows):
+        """Fill a batch up, so that every replica gets the same number of samples."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas == 1:
+            return batch
+        padded = tf.range((rows + replicas - 1) // replicas * replicas)
+        taken = tf.minimum(padded, rows - 1)
+        batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
+        return batch | {"valid": padded < rows}
+
+
+def explain(
+    method,
+    model,
+    x,
+    y=None,
+    *,
+    layer=None,
+    output=None,
+    batch_size=None,
+    steps=None,
+    verbose="auto",
+    callbacks=None,
+    postprocessing="auto",
+    resizing=True,
+    run_eagerly=False,
+    jit_compile=False,
+    **options,
+):
+    """Explain the units of a model on data.
+
+    The first call for a model compiles a step, which calls with the same model and options reuse.
+
+    Args:
+        method: name of a method (`ke.methods.names()`), or a function
+            `(model, inputs, indices, ...) -> (logits, maps)`.
+        model: `keras.Model`, as trained: functional, sequential or subclassed, nested, with several
+            inputs or outputs, in any dtype policy. It is left exactly as found.
+        x: what `keras.Model.predict` takes: array, tensor, list or dict of them (several inputs),
+            `tf.data.Dataset` of batches of `x` or `(x, y)`, `keras.utils.PyDataset`.
+        y: units explained: `None` (every unit, or those that the data set yields), an integer (the
+            same for all samples), integers `(samples,)` or `(samples, n)`, or "argmax".
+        layer: endpoint of the activations: name, path through nested models
+            ("resnet50v2/post_relu"), index, layer, `KerasTensor` or dict, see
+            `ke.inspection.expose`. Defaults to the last spatial activation.
+        output: which output is explained, for a model with several: index, name or endpoint.
+            Defaults to the first, with a warning.
+        batch_size: samples per step, for arrays. Defaults to 32.
+        steps: number of batches to explain, for data sets. Defaults to all.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when there
+            are several batches.
+        callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
+        postprocessing: filter of the maps: its name (`ke.filters`), a function from maps to maps,
+            `None` for raw maps, or "auto" for the default of the method.
+        resizing: `True` resizes maps to the input, `False` leaves them at the size of the
+            activations; a size `(height, width)`, or one integer for both, is another choice.
+        run_eagerly: run without compiling, for debugging. Defaults to False.
+        jit_compile: compile with XLA. Defaults to False.
+        **options: keyword arguments of the method.
+
+    Returns:
+        logits: float32 array `(samples, n)`, before any activation.
+        maps: float32 array `(samples, height, width, n)`, or a list or dict of them for a gradient
+            method on several inputs.
+
+    Raises:
+        ValueError: if `x` doesn't fit the model, `y` is out of range, an endpoint doesn't exist, or
+            a name is unknown; the message says what is accepted.
+        TypeError: if an argument has a wrong type, or the method doesn't take an option.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+        >>> logits, maps = ke.explain("gradcam", model, np.ones((2, 64, 64, 3)), [[1, 7], [2, 9]])
+        >>> logits.shape, maps.shape
+        ((2, 2), (2, 64, 64, 2))
+    """
+    registration = _registry.registration(method)
+    kept = registration.sample_options
+    explainer = _kept_explainer(
+        registration.method,
+        model,
+        x,
+        {
+            "layer": layer,
+            "output": output,
+            "postprocessing": postprocessing,
+            "resizing": resizing,
+            "run_eagerly": run_eagerly,
+            "jit_compile": jit_compile,
+            **{name: option for name, option in options.items() if name not in kept},
+        },
+    )
+    return explainer.explain(
+        x,
+        y,
+        batch_size=batch_size,
+        steps=steps,
+        verbose=verbose,
+        callbacks=callbacks,
+        **{name: option for name, option in options.items() if name in kept},
+    )
+
+
+def shortcut(name):
+    """Return the function `(model, x, y=None, ...)` that explains with a registered method.
+
+    Args:
+        name: name of the method.
+
+    Returns:
+        `explain` with that method, the options of the method in its signature.
+    """
+    method = _registry.get(name)
+
+    def explain_with(model, x, y=None, **arguments):
+        return explain(method, model, x, y, **arguments)
+
+    own = inspect.signature(method).parameters.values()
+    common = [*inspect.signature(explain).parameters.values()][1:-1]
+    own = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+    explain_with.__name__ = explain_with.__qualname__ = name
+    explain_with.__signature__ = inspect.Signature([*common, *own])
+    explain_with.__doc__ = (
+        f"Shortcut of `ke.explain({name!r}, model, x, y, ...)`, which tells the arguments that all "
+        f"methods share.\n\nThe method and its options:\n\n{inspect.cleandoc(method.__doc__)}"
+    )
+    return explain_with
+
+
+class _Slices(keras.utils.PyDataset):
+    """Arrays cut into batches of one size, the last one filled up with its last sample."""
+
+    def __init__(self, data, batch_size):
+        super().__init__(workers=1, max_queue_size=2)
+        if batch_size is None:
+            batch_size = 32
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise invalid("batch_size", "a positive integer", repr(batch_size))
+        self._data = data
+        self._size = batch_size
+        self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
+
+    def __len__(self):
+        return -(-self._num_samples // self._size)
+
+    def __getitem__(self, index):
+        start = index * self._size
+        stop = min(start + self._size, self._num_samples)
+        batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
+        return _fill(batch, stop - start, self._size)
+
+
+class _Batches(keras.utils.PyDataset):
+    """The batches of a user's `PyDataset`, in the form that the step takes."""
+
+    def __init__(self, explainer, source, y, options):
+        super().__init__(
+            workers=source.workers,
+            use_multiprocessing=False,
+            max_queue_size=source.max_queue_size,
+        )
+        if any(option is not None for option in options.values()):
+            raise mistyped("x", f"arrays, with {' and '.join(options)}", source)
+        explainer._units(y, 1)
+        self._explainer = explainer
+        self._source = source
+        self._y = y
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, index):
+        element = self._source[index]
+        x, labels = element, None
+        if isinstance(element, tuple):
+            x, labels = element[0], element[1] if len(element) > 1 else None
+        batch = self._explainer._arrays(x, labels if self._y is None else self._y, {})
+        rows = len(keras.tree.flatten(batch["inputs"])[0])
+        replicas = self._explainer.distribute_strategy.num_replicas_in_sync
+        return _fill(batch, rows, -(-rows // replicas) * replicas)
+
+
+def _fill(batch, rows, size):
+    """Repeat the last sample of a batch up to some size, and mark the samples that count."""
+    taken = np.minimum(np.arange(size), rows - 1)
+    if size > rows:
+        batch = keras.tree.map_structure(lambda a: np.asarray(a)[taken], batch)
+    return batch | {"valid": np.arange(size) < rows}
+
+
+def _trim(outputs):
+    """Return logits and maps without the samples that filled up batches."""
+    logits, maps = outputs["logits"], outputs["maps"]
+    valid = np.asarray(outputs.get("valid", True))
+    if not valid.all():
+        num_samples = int(valid.sum())
+        kept = slice(num_samples) if valid[:num_samples].all() else valid
+        logits, maps = keras.tree.map_structure(lambda a: a[kept], (logits, maps))
+    return logits, maps
+
+
+def _kept_explainer(method, model, x, arguments):
+    """Return the explainer of earlier calls with the same arguments, or a new one."""
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    specification, inputs = None, None
+    if not _compat.is_functional(model):
+        inputs = _first_batch(x)
+        specification = [(np.shape(a)[1:], str(a.dtype)) for a in keras.tree.flatten(inputs)]
+    # Layers and variables tell a model that was rebuilt, quantized or extended since.
+    state = [id(layer) for layer in model.layers], [id(v) for v in model.variables]
+    key = _frozen((method, arguments, specification, state))
+    try:
+        kept = _explainers.setdefault(model, collections.OrderedDict())
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]
+    except TypeError:
+        return Explainer(method, model, inputs=inputs, **arguments)
+    kept[key] = Explainer(method, model, inputs=inputs, **arguments)
+    if len(kept) > _KEPT:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def _frozen(value):
+    """Return a hashable stand-in for nested lists, dicts and arrays."""
+    if isinstance(value, dict):
+        return tuple((name, _frozen(v)) for name, v in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(v) for v in value)
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    # 1, 1.0 and True are equal as keys, and not as arguments.
+    return type(value), value
+
+
+def _first_batch(x):
+    """Return inputs of the form that a data source yields."""
+    if isinstance(x, tf.data.Dataset):
+        specification = x.element_spec
+        return specification[0] if isinstance(specification, tuple) else specification
+    if isinstance(x, keras.utils.PyDataset):
+        element = x[0]
+        return element[0] if isinstance(element, tuple) else element
+    return keras.tree.map_structure(_array, x)
+
+
+def _expose(registration, model, layer, output, inputs):
+    if registration.family == "gradient":
+        if layer is not None:
+            expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
+            raise invalid("layer", expected, repr(layer))
+        return inspection.expose(model, (), output, inputs=inputs)
+    return inspection.expose(model, layer, output, inputs=inputs)
+
+
+def _check_options(registration, options):
+    """Refuse options that the method doesn't have."""
+    parameters = inspect.signature(registration.method).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
+                f"Its options are: {', '.join(known) or 'none'}."
+            )
+
+
+def _sizes(resizing):
+    """Return `True`, `False`, or a tuple of sizes."""
+    if isinstance(resizing, bool):
+        return resizing
+    if resizing is None:
+        return False
+    sizes = (resizing, resizing) if isinstance(resizing, int) else resizing
+    valid = isinstance(sizes, list | tuple) and len(sizes) > 0
+    if not valid or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
+        raise invalid(
+            "resizing", "a boolean, a positive integer or a tuple of them", repr(resizing)
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _array(value):
+    """Return an array or tensor of numbers as it is, anything else as an array."""
+    value = value if hasattr(value, "dtype") and hasattr(value, "shape") else np.asarray(value)
+    if value.dtype == object:
+        raise mistyped("x", "arrays of numbers, all samples of one shape", "an array of objects")
+    if len(value.shape) == 0:
+        raise invalid("x", "an array with an axis of samples", value)
+    return value
+
+
+def _as_input(tensor, kind):
+    """Cast integers, such as the pixels of an image, to the float dtype of a model's input."""
+    tensor = tf.convert_to_tensor(tensor)
+    if keras.backend.is_float_dtype(kind.dtype) and tensor.dtype != kind.dtype:
+        return tf.cast(tensor, kind.dtype)
+    return tensor

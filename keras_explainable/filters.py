@@ -1,0 +1,192 @@
+"""Filters of maps: functions from maps to maps, per sample and per unit.
+
+Maps are `(batch, *positions, units)`; every filter treats each sample and each unit by itself.
+"""
+
+import tensorflow as tf
+
+from keras_explainable import _axes
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+
+
+def positive(maps):
+    r"""Keep the positive part.
+
+    .. math:: \max(M, 0)
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype.
+    """
+    return tf.nn.relu(maps)
+
+
+def negative(maps):
+    r"""Keep the negative part, sign included.
+
+    .. math:: \min(M, 0)
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype.
+    """
+    return -tf.nn.relu(-maps)
+
+
+def absolute(maps):
+    r"""Take the magnitude.
+
+    .. math:: |M|
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype.
+    """
+    return tf.abs(maps)
+
+
+def normalize(maps):
+    r"""Stretch every map to [0, 1].
+
+    .. math:: \psi(M) = \frac{M - \min M}{\max M - \min M}
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where a map is constant.
+    """
+    axes = _axes.spatial(maps.shape.rank)
+    lowest = tf.reduce_min(maps, axis=axes, keepdims=True)
+    highest = tf.reduce_max(maps, axis=axes, keepdims=True)
+    return tf.math.divide_no_nan(maps - lowest, highest - lowest)
+
+
+def positive_normalize(maps):
+    r"""Keep the positive part, stretched to [0, 1].
+
+    .. math:: \psi(\max(M, 0))
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where nothing is positive.
+    """
+    return normalize(positive(maps))
+
+
+def negative_normalize(maps):
+    r"""Keep the magnitude of the negative part, stretched to [0, 1].
+
+    .. math:: \psi(\max(-M, 0))
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where nothing is negative.
+    """
+    return normalize(positive(-maps))
+
+
+def absolute_normalize(maps):
+    r"""Take the magnitude, stretched to [0, 1].
+
+    .. math:: \psi(|M|)
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype.
+    """
+    return normalize(absolute(maps))
+
+
+def signed_normalize(maps):
+    r"""Scale every map by its largest magnitude, to [-1, 1] with zero kept in place.
+
+    .. math:: M / \max |M|
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where a map is 0 everywhere.
+    """
+    axes = _axes.spatial(maps.shape.rank)
+    return tf.math.divide_no_nan(maps, tf.reduce_max(tf.abs(maps), axis=axes, keepdims=True))
+
+
+def resize(maps, sizes):
+    """Resize maps linearly with half-pixel centres, which keeps mass where it belongs.
+
+    The centre of cell `i` of `n` lands at `(i + 0.5) * size / n - 0.5` pixels.
+
+    Args:
+        maps: float tensor `(batch, *positions, units)` with one or two axes of positions.
+        sizes: sizes after resizing, one per axis of positions; integers or tensors.
+
+    Returns:
+        float32 tensor `(batch, *sizes, units)`.
+
+    Raises:
+        ValueError: if `sizes` doesn't fit the maps.
+    """
+    rank = maps.shape.rank - 2
+    if rank not in (1, 2) or len(sizes) != rank:
+        shape = tuple(maps.shape)
+        raise invalid("resizing", f"sizes for maps of shape {shape}, 1-D or 2-D", tuple(sizes))
+    if tuple(maps.shape[1:-1]) == tuple(sizes):
+        return maps
+    if rank == 1:
+        return tf.image.resize(maps[:, None], (1, sizes[0]))[:, 0]
+    return tf.image.resize(maps, sizes)
+
+
+FILTERS = {
+    f.__name__: f
+    for f in (
+        positive,
+        negative,
+        absolute,
+        normalize,
+        positive_normalize,
+        negative_normalize,
+        absolute_normalize,
+        signed_normalize,
+    )
+}
+
+
+def get(identifier):
+    """Resolve a filter.
+
+    Args:
+        identifier: name of a filter, a function from maps to maps, or `None` for the identity.
+
+    Returns:
+        a function from maps to maps.
+
+    Raises:
+        ValueError: if no filter has that name.
+        TypeError: if `identifier` is something else.
+    """
+    if identifier is None:
+        return tf.identity
+    if callable(identifier):
+        return identifier
+    if not isinstance(identifier, str):
+        expected = "the name of a filter, a function from maps to maps, or `None`"
+        raise mistyped("postprocessing", expected, identifier)
+    if identifier not in FILTERS:
+        raise invalid("postprocessing", f"one of {', '.join(FILTERS)}", repr(identifier))
+    return FILTERS[identifier]

@@ -1,0 +1,16 @@
+"""Explaining methods: pure functions `(model, inputs, indices, ...) -> (logits, maps)`."""
+
+from keras_explainable.methods import cams as cams
+from keras_explainable.methods import gradients as gradients
+from keras_explainable.methods._registry import FAMILIES as FAMILIES
+from keras_explainable.methods._registry import explaining_method as explaining_method
+from keras_explainable.methods._registry import get as get
+from keras_explainable.methods._registry import names as names
+from keras_explainable.methods._registry import registration as registration
+
+
+def __getattr__(name):
+    """Find every registered method here, besides in the module of its family."""
+    if name in names():
+        return get(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,100 @@
+"""The table of explaining methods."""
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+
+FAMILIES = ("gradient", "cam")
+
+
+class Registration(NamedTuple):
+    """What the library knows of a method.
+
+    Attributes:
+        method: the function.
+        family: "gradient" methods explain with the logits of a model alone, "cam" methods with its
+            logits and activations.
+        postprocessing: name of the filter that its maps pass by default, or `None`.
+        axioms: names of the properties that it has, each with a test in
+            `tests/properties/axioms_test.py`.
+        sample_options: keyword arguments that hold one row per sample.
+    """
+
+    method: Callable
+    family: str
+    postprocessing: str | None
+    axioms: frozenset = frozenset()
+    sample_options: tuple = ()
+
+
+_METHODS = {}
+
+
+def explaining_method(*, family, postprocessing, axioms=(), sample_options=()):
+    """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
+
+    Args:
+        family: one of `FAMILIES`.
+        postprocessing: see `Registration`.
+        axioms: see `Registration`.
+        sample_options: see `Registration`.
+
+    Returns:
+        a decorator that returns the function as it was.
+    """
+
+    def register(method):
+        _METHODS[method.__name__] = Registration(
+            method, family, postprocessing, frozenset(axioms), tuple(sample_options)
+        )
+        return method
+
+    return register
+
+
+def names():
+    """Return the names of the registered methods, sorted."""
+    return tuple(sorted(_METHODS))
+
+
+def get(identifier):
+    """Resolve a method.
+
+    Args:
+        identifier: name of a registered method, or a function of that form.
+
+    Returns:
+        the function.
+
+    Raises:
+        ValueError: if no method has that name.
+        TypeError: if `identifier` is neither a name nor callable.
+    """
+    return registration(identifier).method
+
+
+def registration(identifier):
+    """Return what is known of a method; of an unregistered function, that it is of the CAM family.
+
+    Args:
+        identifier: as in `get`.
+
+    Returns:
+        its `Registration`.
+    """
+    if isinstance(identifier, str):
+        if identifier not in _METHODS:
+            near = difflib.get_close_matches(identifier, _METHODS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else ""
+            raise invalid("method", f"one of {', '.join(names())}", repr(identifier), hint)
+        return _METHODS[identifier]
+    if not callable(identifier):
+        expected = "the name of a method or a function `(model, inputs, indices) -> (logits, maps)`"
+        raise mistyped("method", expected, identifier)
+    known = _METHODS.get(getattr(identifier, "__name__", None))
+    if known is not None and known.method is identifier:
+        return known
+    return Registration(identifier, "cam", None)
