@@ -125,10 +125,11 @@ class Explainer(keras.Model):
             batches = _Batches(self, x, y, options)
         else:
             data = self._arrays(x, y, options)
-            batches = _Slices(data, batch_size)
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            batches = _Slices(data, batch_size, replicas)
             if len(batches) == 1 and not callbacks and verbose in ("auto", 0):
                 verbose = 0
-                if self.distribute_strategy.num_replicas_in_sync == 1:
+                if replicas == 1:
                     outputs = self.predict_on_batch(data)
                     return outputs["logits"], outputs["maps"]
         return _trim(self.predict(batches, verbose=verbose, steps=steps, callbacks=callbacks))
@@ -136,9 +137,10 @@ class Explainer(keras.Model):
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        flat = keras.tree.flatten(data["inputs"])
+        inputs = data["inputs"]
+        flat = keras.tree.flatten(inputs)
         flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
-        inputs = keras.tree.pack_sequence_as(data["inputs"], flat)
+        inputs = flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
         indices = "argmax" if "argmax" in data else data.get("indices")
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
         shown = flat[self.exposed.input_index]
@@ -147,6 +149,19 @@ class Explainer(keras.Model):
             "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
         }
         return outputs | ({"valid": data["valid"]} if "valid" in data else {})
+
+    def make_predict_function(self, force=False):
+        """Make the step, which TensorFlow is to tell from the steps of other explainers.
+
+        It counts the traces of a function by its code, which all Keras models share, and would warn
+        of retracing after a handful of explainers that traced once each.
+        """
+        if self.predict_function is None or force:
+            super().make_predict_function(force)
+            if not self.run_eagerly:
+                step = functools.partial(self.predict_function.python_function)
+                self.predict_function = tf.function(step, reduce_retracing=True)
+        return self.predict_function
 
     def _finish(self, maps, shown):
         """Filter and resize maps; `shown` is the input whose size they take."""
@@ -189,10 +204,10 @@ class Explainer(keras.Model):
             names = structure if isinstance(structure, dict) else [t.name for t in wanted]
             if set(x) != set(names):
                 raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
-            x = dict(x) if isinstance(structure, dict) else [x[name] for name in names]
-            x = {k: _array(v) for k, v in x.items()} if isinstance(x, dict) else x
+            x = {name: _array(x[name]) for name in names}
+            x = x if isinstance(structure, dict) else tuple(x.values())
         elif isinstance(x, list | tuple) and len(x) == len(wanted):
-            x = [_array(v) for v in x]
+            x = tuple(_array(v) for v in x) if len(x) > 1 else _array(x[0])
         elif isinstance(x, list | tuple):
             hint = "Stack images into one array with `np.stack`." if len(wanted) == 1 else ""
             expected = f"{len(wanted)} array{'s' * (len(wanted) > 1)}, one per input of the model"
@@ -277,7 +292,7 @@ class Explainer(keras.Model):
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas == 1:
             return batch
-        padded = tf.range((rows + replicas - 1) // replicas * replicas)
+        padded = tf.range(_multiple(rows, replicas))
         taken = tf.minimum(padded, rows - 1)
         batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
         return batch | {"valid": padded < rows}
@@ -405,15 +420,15 @@ def shortcut(name):
 class _Slices(keras.utils.PyDataset):
     """Arrays cut into batches of one size, the last one filled up with its last sample."""
 
-    def __init__(self, data, batch_size):
+    def __init__(self, data, batch_size, replicas):
         super().__init__(workers=1, max_queue_size=2)
         if batch_size is None:
             batch_size = 32
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise invalid("batch_size", "a positive integer", repr(batch_size))
         self._data = data
-        self._size = batch_size
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
+        self._size = _multiple(min(batch_size, self._num_samples), replicas)
 
     def __len__(self):
         return -(-self._num_samples // self._size)
@@ -452,7 +467,12 @@ class _Batches(keras.utils.PyDataset):
         batch = self._explainer._arrays(x, labels if self._y is None else self._y, {})
         rows = len(keras.tree.flatten(batch["inputs"])[0])
         replicas = self._explainer.distribute_strategy.num_replicas_in_sync
-        return _fill(batch, rows, -(-rows // replicas) * replicas)
+        return _fill(batch, rows, _multiple(rows, replicas))
+
+
+def _multiple(rows, replicas):
+    """Round a number of samples up to one that replicas can share."""
+    return -(-rows // replicas) * replicas
 
 
 def _fill(batch, rows, size):
@@ -522,12 +542,16 @@ def _first_batch(x):
 
 
 def _expose(registration, model, layer, output, inputs):
-    if registration.family == "gradient":
-        if layer is not None:
-            expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
-            raise invalid("layer", expected, repr(layer))
-        return inspection.expose(model, (), output, inputs=inputs)
-    return inspection.expose(model, layer, output, inputs=inputs)
+    """Expose what the family of a method needs, with errors that name the arguments given here."""
+    if registration.family == "gradient" and layer is not None:
+        expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
+        raise invalid("layer", expected, repr(layer))
+    arguments = () if registration.family == "gradient" else layer
+    try:
+        return inspection.expose(model, arguments, output, inputs=inputs)
+    except (TypeError, ValueError) as error:
+        message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
+        raise type(error)(message) from error.__cause__
 
 
 def _check_options(registration, options):

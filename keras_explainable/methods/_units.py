@@ -72,7 +72,7 @@ def explain_linear(explain, logits, indices, activations):
     if units is None or positions is None or units <= positions:
         return explain_each(explain, logits, indices)
     cotangent = tf.zeros_like(logits)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(cotangent)
         maps = explain(cotangent)
     held = activations[0].shape.num_elements() * (activations.shape[0] or 1) * 4

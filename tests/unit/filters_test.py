@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_explainable import filters
+
+MAPS = np.array([[-2.0, 0.0], [1.0, 3.0]], "float32")[None, ..., None] * [1.0, -2.0]
+ORACLES = {
+    "positive": lambda m: m * (m > 0),
+    "negative": lambda m: m * (m < 0),
+    "absolute": np.abs,
+    "normalize": lambda m: (m - m.min()) / (m.max() - m.min()),
+    "positive_normalize": lambda m: m * (m > 0) / m.max(),
+    "negative_normalize": lambda m: -m * (m < 0) / -m.min(),
+    "absolute_normalize": lambda m: np.abs(m) / np.abs(m).max(),
+    "signed_normalize": lambda m: m / np.abs(m).max(),
+}
+
+
+def test_every_filter_has_an_oracle():
+    assert set(ORACLES) == set(filters.FILTERS)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_filters_treat_every_map_by_itself(name):
+    filtered = filters.get(name)(tf.constant(MAPS, tf.float32)).numpy()
+    for unit in range(2):
+        np.testing.assert_allclose(filtered[0, ..., unit], ORACLES[name](MAPS[0, ..., unit]))
+
+
+@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("value", [0.0, 3.0, -3.0])
+def test_constant_maps_stay_finite(name, value):
+    filtered = filters.get(name)(tf.fill((1, 2, 2, 1), value)).numpy()
+    assert np.isfinite(filtered).all()
+    if name.endswith("normalize") and name != "signed_normalize":
+        assert (filtered == 0).all()
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_filters_take_any_number_of_positions(name):
+    flat = filters.get(name)(tf.constant(MAPS.reshape(1, 4, 2), tf.float32))
+    square = filters.get(name)(tf.constant(MAPS, tf.float32))
+    np.testing.assert_allclose(flat, tf.reshape(square, (1, 4, 2)))
+
+
+def test_signals_are_resized_like_images_of_one_row():
+    maps = tf.constant(MAPS[:, 0], tf.float32)
+    resized = filters.resize(maps, (8,))
+    np.testing.assert_allclose(resized, tf.image.resize(maps[:, None], (1, 8))[:, 0])
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"`resizing`.*\(1, 2, 2, 2\).*Received: \(8,\)"):
+        filters.resize(tf.constant(MAPS), (8,))

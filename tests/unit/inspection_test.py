@@ -1,0 +1,321 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_explainable as ke
+from keras_explainable import inspection
+from tests import zoo
+
+layers = keras.layers
+
+
+def _activations(model, *arguments, **options):
+    """Return the activations that an endpoint gives on the images."""
+    return inspection.expose(model, *arguments, **options)(zoo.IMAGES)[1].numpy()
+
+
+RELU = zoo.activations()
+CONVOLUTION_IS_BELOW_ZERO = zoo.activations() == 0
+
+
+def _nested():
+    return zoo.nested_with_pooling().model
+
+
+ENDPOINTS = {
+    "name": lambda _: "relu",
+    "path": lambda _: "backbone/relu",
+    "layer": lambda m: m.layers[1].get_layer("relu"),
+    "tensor": lambda m: m.layers[1].get_layer("relu").output,
+    "dict by name": lambda _: {"name": "backbone/relu"},
+    "dict by layer": lambda m: {"layer": m.layers[1].get_layer("relu")},
+    "dict by tensor": lambda m: {"layer": m.layers[1].get_layer("relu").output},
+    "input of the pooling": lambda _: {"name": "pool", "link": "input"},
+    "node": lambda _: {"name": "relu", "node": 0, "link": "output"},
+    "default": lambda _: None,
+    "list": lambda _: ["relu"],
+}
+
+
+@pytest.mark.parametrize("way", ENDPOINTS)
+def test_every_way_of_naming_an_endpoint_finds_it(way):
+    model = _nested()
+    actual = _activations(model, ENDPOINTS[way](model))
+    np.testing.assert_allclose(actual, RELU, rtol=1e-5, atol=1e-6)
+
+
+def test_an_index_counts_the_layers_of_the_model():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, name="conv")(x)
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    for index in (1, -3):
+        expected = model.layers[1](zoo.IMAGES)
+        np.testing.assert_allclose(_activations(model, index), expected, rtol=1e-6)
+
+
+def test_several_endpoints_come_in_the_order_asked_for():
+    exposed = inspection.expose(_nested(), ["relu", "conv"])
+    _, relu, convolution = exposed(zoo.IMAGES)
+    np.testing.assert_allclose(relu, np.maximum(convolution, 0))
+    assert (convolution.numpy()[CONVOLUTION_IS_BELOW_ZERO] <= 0).all()
+    assert len(inspection.expose(_nested(), ()).outputs) == 1
+
+
+def test_the_call_of_a_shared_layer_is_chosen_by_node():
+    model, x, *_ = zoo.siamese()
+    for node, image in ((0, 0), (1, 1), (-1, 1)):
+        exposed = inspection.expose(model, {"name": "backbone/relu", "node": node})
+        expected = zoo.activations(x[image])
+        np.testing.assert_allclose(exposed(x)[1], expected, rtol=1e-5, atol=1e-6)
+        assert exposed.input_index == image
+    with pytest.raises(ValueError, match=r"called 2 times.*\"node\": 0"):
+        inspection.expose(model, "backbone/relu")
+    with pytest.raises(ValueError, match=r"\"node\" below 2.*Received: 2"):
+        inspection.expose(model, {"name": "relu", "node": 2})
+
+
+def test_several_last_activations_are_warned_of():
+    with pytest.warns(UserWarning, match=r"Several spatial activations.*`layer=`"):
+        inspection.expose(zoo.siamese().model)
+
+
+def test_the_first_of_several_outputs_is_warned_of():
+    with pytest.warns(UserWarning, match=r"'other', 'species'.*explaining 'other'.*`output=`"):
+        exposed = inspection.expose(zoo.several_outputs().model)
+    assert exposed.outputs[0].shape == (None, 2)
+
+
+@pytest.mark.parametrize("output", [1, -1, "species", {"name": "species"}])
+def test_an_output_is_chosen_by_index_or_name(output):
+    exposed = inspection.expose(zoo.several_outputs().model, outputs=output)
+    np.testing.assert_allclose(exposed(zoo.IMAGES)[0], zoo.logits(), rtol=1e-5)
+
+
+def test_outputs_of_a_dict_are_chosen_by_key():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+    heads = {"kind": layers.Dense(2, name="x")(x), "age": layers.Dense(3, name="y")(x)}
+    model = keras.Model(inputs, heads)
+    for name, units in (("kind", 2), ("age", 3)):
+        assert inspection.expose(model, outputs=name).outputs[0].shape == (None, units)
+
+
+ACTIVATED = {
+    "fused softmax": lambda x: layers.Dense(5, activation="softmax")(x),
+    "fused sigmoid": lambda x: layers.Dense(5, activation="sigmoid")(x),
+    "activation layer": lambda x: layers.Activation("softmax")(layers.Dense(5)(x)),
+    "softmax layer": lambda x: layers.Softmax()(layers.Dense(5)(x)),
+    "operation": lambda x: keras.ops.softmax(layers.Dense(5)(x)),
+    "fused, then a cast": lambda x: layers.Activation("linear", dtype="float32")(
+        layers.Dense(5, activation="softmax")(x)
+    ),
+    "fused, then reshaped": lambda x: layers.Reshape((5,))(
+        layers.Reshape((1, 5))(layers.Dense(5, activation="softmax")(x))
+    ),
+    "convolution": lambda x: layers.Flatten()(
+        layers.Conv2D(5, 1, activation="sigmoid")(layers.Reshape((1, 1, 4))(x))
+    ),
+    "convolution without flattening": lambda x: layers.Conv2D(5, 1, activation="softmax")(
+        layers.Reshape((1, 1, 4))(x)
+    ),
+    "nothing to leave out": lambda x: layers.Dense(5)(x),
+}
+
+
+@pytest.mark.parametrize("head", ACTIVATED)
+def test_logits_come_before_the_activation(head):
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.ReLU()(layers.Conv2D(4, 3, padding="same")(x))
+    model = zoo._weigh(keras.Model(inputs, ACTIVATED[head](layers.GlobalAveragePooling2D()(x))))
+    exposed = inspection.expose(model)
+    logits = exposed(zoo.IMAGES)[0]
+    np.testing.assert_allclose(logits, zoo.logits(), rtol=1e-4, atol=1e-5)
+    if exposed.activation is not None:
+        predictions = np.reshape(model(zoo.IMAGES), (3, 5))
+        np.testing.assert_allclose(exposed.activation(logits), predictions, rtol=1e-5)
+    assert (exposed.activation is None) == (head == "nothing to leave out")
+
+
+def test_squeeze_and_excitation_is_not_taken_for_the_last_pooling():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, name="last")(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(4, 1, activation="sigmoid")(gate)
+    x = layers.Multiply(name="excited")([x, gate])
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    inner = keras.Model(inputs, model.get_layer("excited").output)
+    np.testing.assert_allclose(_activations(model), inner(zoo.IMAGES), rtol=1e-6)
+
+
+POOLINGS = {
+    "flatten": layers.Flatten(),
+    "maximum": layers.GlobalMaxPooling2D(),
+    "window": layers.AveragePooling2D(4),
+    "mean": lambda x: keras.ops.mean(x, axis=[1, 2]),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_last_activation_is_what_any_pooling_takes(pooling):
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, name="last")(x)
+    x = layers.Dense(2)(layers.Flatten()(POOLINGS[pooling](x)))
+    model = keras.Model(inputs, x)
+    expected = model.get_layer("last")(zoo.IMAGES)
+    np.testing.assert_allclose(_activations(model), expected, rtol=1e-6)
+    has_head = inspection.expose(model).head is not None
+    assert has_head == (pooling in ("window", "mean"))
+
+
+def test_a_model_without_spatial_activation_is_told_its_layers():
+    stack = [keras.Input((6, 6, 3)), layers.Rescaling(2.0), layers.Flatten(), layers.Dense(2)]
+    model = keras.Sequential(stack)
+    with pytest.raises(ValueError, match=r"no spatial activation.*flatten\S* \(None, 108\).*dense"):
+        inspection.expose(model)
+    assert inspection.expose(model, ()).outputs[0].shape == (None, 2)
+
+
+def test_logits_that_do_not_depend_on_the_layer_are_refused():
+    x = inputs = keras.Input((6, 6, 3))
+    aside = layers.Dense(3, name="aside")(layers.Conv2D(2, 3, name="branch")(x))
+    x = layers.Conv2D(4, 3, name="last")(x)
+    x = layers.Dense(2, name="main")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, [x, aside])
+    with pytest.raises(ValueError, match=r"that the logits depend on.*'branch'"):
+        inspection.expose(model, "branch", "main")
+
+
+WRONG = [
+    (("conw",), ValueError, r"a layer of the model.*'conw'.*'backbone/conv'"),
+    ((17,), ValueError, r"index into the 3 layers.*17"),
+    ((3.5,), TypeError, "a layer, its name, path or index"),
+    (({"link": "output"},), ValueError, '"layer" or "name"'),
+    (({"name": "relu", "link": "both"},), ValueError, "both"),
+    (({"name": "relu", "nodes": 1},), ValueError, "nodes"),
+    ((keras.Input((3,)),), ValueError, "a tensor computed inside the model"),
+    ((None, 3), ValueError, r"`outputs`.*1 outputs.*3"),
+    ((None, "species"), ValueError, r"`outputs`.*'species'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), WRONG)
+def test_wrong_endpoints_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        inspection.expose(_nested(), *arguments)
+
+
+def test_a_name_in_two_nested_models_asks_for_its_path():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Add()([zoo._backbone(name="left")(x), zoo._backbone(name="right")(x)])
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(ValueError, match=r"\['left/relu', 'right/relu'\].*'relu'"):
+        inspection.expose(model, "relu")
+    assert inspection.expose(model, "right/relu").outputs[1].shape == (None, 6, 6, 4)
+
+
+def test_something_else_than_a_model_is_refused():
+    with pytest.raises(TypeError, match=r"`keras.Model`.*<class 'str'>"):
+        inspection.expose("resnet50")
+
+
+def test_a_model_without_weights_is_refused():
+    for model in (keras.Sequential([layers.Dense(2)]), zoo.Subclassed()):
+        with pytest.raises(ValueError, match=r"`model`.*built.*Call it once on a batch"):
+            inspection.expose(model)
+
+
+def test_weights_are_shared():
+    model = _nested()
+    exposed = inspection.expose(model)
+    assert {id(w) for w in exposed.weights} == {id(w) for w in model.weights}
+    model.layers[-1].bias.assign(np.arange(5))
+    expected = zoo.logits() - zoo.BIAS + np.arange(5)
+    np.testing.assert_allclose(exposed(zoo.IMAGES)[0], expected, rtol=1e-5)
+
+
+def test_a_subclassed_model_takes_inputs_of_the_shape_it_was_built_with():
+    exposed = inspection.expose(zoo.subclassed().model)
+    assert tuple(exposed.inputs[0].shape) == (None, 6, 6, 3)
+    np.testing.assert_allclose(exposed(zoo.IMAGES)[1], RELU, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_inside_a_subclassed_model_are_found_by_name():
+    for model in (zoo.subclassed().model, zoo.nested_subclassed().model):
+        np.testing.assert_allclose(_activations(model, "relu"), RELU, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_are_found_by_class_and_property():
+    model = _nested()
+    assert list(inspection.find_layers(model, layers.Conv2D)) == ["backbone/conv"]
+    both = inspection.find_layers(model, (layers.ReLU, layers.GlobalAveragePooling2D))
+    assert list(both) == ["backbone/relu", "backbone/pool"]
+    found = inspection.find_layers(model, lambda layer: "dense" in layer.name)
+    assert list(found.values()) == [model.layers[-1]]
+
+
+def test_layers_with_bias_are_those_that_add_one():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, use_bias=False, name="bare")(x)
+    x = layers.BatchNormalization(center=False, name="normalization")(x)
+    x = layers.LayerNormalization(center=False, name="centred")(x)
+    x = layers.Conv2D(4, 3, name="biased")(layers.ReLU()(x))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+    assert list(inspection.layers_with_bias(model)) == ["normalization", "biased", "head"]
+
+
+VALUES = np.array([[1.0, 5.0, 2.0], [7.0, 8.0, 9.0]], "float32")
+TAKEN = [
+    (None, VALUES),
+    (1, [[5.0], [8.0]]),
+    ([2, 0], [[2.0], [7.0]]),
+    ([[1, 0], [2, 2]], [[5.0, 1.0], [9.0, 9.0]]),
+    ("argmax", [[5.0], [9.0]]),
+]
+
+
+@pytest.mark.parametrize(("indices", "expected"), TAKEN)
+def test_units_are_gathered_sample_by_sample(indices, expected):
+    np.testing.assert_array_equal(inspection.gather_units(VALUES, indices), expected)
+    compiled = tf.function(inspection.gather_units)(VALUES, indices)
+    np.testing.assert_array_equal(compiled, expected)
+
+
+@pytest.mark.parametrize("indices", ["top", 1.5, [[[0]]]])
+def test_indices_of_another_form_are_refused(indices):
+    with pytest.raises(ValueError, match="`indices`"):
+        inspection.gather_units(VALUES, indices)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "last"),
+    [
+        ("ResNet50V2", 64, "post_relu"),
+        ("MobileNetV2", 64, "out_relu"),
+        ("MobileNetV3Small", 64, None),
+        ("EfficientNetB0", 64, "top_activation"),
+        ("VGG16", 64, "block5_pool"),
+        ("DenseNet121", 64, "relu"),
+        ("ConvNeXtTiny", 64, None),
+        ("Xception", 96, "block14_sepconv2_act"),
+        ("InceptionV3", 139, "mixed10"),
+        ("NASNetMobile", 64, None),
+    ],
+)
+@pytest.mark.slow
+def test_the_last_activation_of_known_architectures_is_found(name, size, last):
+    application = getattr(keras.applications, name)
+    backbone = application(weights=None, include_top=False, input_shape=(size, size, 3))
+    top = application(weights=None, input_shape=(size, size, 3), classes=7)
+    exposed = ke.inspection.expose(top)
+    assert exposed.outputs[1].shape[-3:] == backbone.output.shape[-3:] or last is not None
+    if last is not None:
+        expected = top.get_layer(last).output
+        assert exposed.outputs[1].shape == expected.shape
+    images = np.random.default_rng(0).normal(size=(1, size, size, 3)).astype("float32")
+    predictions = keras.ops.softmax(exposed(images)[0])
+    np.testing.assert_allclose(predictions, top(images), atol=1e-5)
+    _, maps = ke.gradcam(top, images, 0)
+    assert maps.shape == (1, size, size, 1)

@@ -1,0 +1,283 @@
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from keras_explainable import visualization
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def drawn_map(ax):
+    return np.asarray(ax.images[1].get_array())
+
+
+def hot(row, column, shape=(4, 4)):
+    map = np.zeros(shape)
+    map[row, column] = 1.0
+    return map
+
+
+def bilinear_oracle(map, size):
+    """Resize pixel by pixel: pixels are squares, values sit at their centres."""
+    result = np.zeros(size)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            y = min(max((row + 0.5) * map.shape[0] / size[0] - 0.5, 0), map.shape[0] - 1)
+            x = min(max((column + 0.5) * map.shape[1] / size[1] - 0.5, 0), map.shape[1] - 1)
+            for i in range(map.shape[0]):
+                for j in range(map.shape[1]):
+                    weight = max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j))
+                    result[row, column] += weight * map[i, j]
+    return result
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 20), (3, 5), (4, 4), (1, 7)])
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (1, 1), (1, 4)])
+def test_maps_are_resized_bilinearly_between_centres_of_pixels(shape, size):
+    map = np.random.default_rng(0).random(shape)
+    ax = visualization.overlay(np.zeros(size), map).axes[0]
+    np.testing.assert_allclose(drawn_map(ax), bilinear_oracle(map, size), atol=1e-12)
+
+
+def test_hot_cell_lands_on_its_pixels():
+    ax = visualization.overlay(np.zeros((20, 40)), hot(1, 3)).axes[0]
+    rows, columns = np.nonzero(drawn_map(ax) > 0.999 * drawn_map(ax).max())
+    # Cell (1, 3) of 4 × 4 spans rows 5 to 10 and columns 30 to 40: the border repeats its value.
+    assert set(rows) == {7}
+    assert set(columns) == set(range(35, 40))
+
+
+def test_hot_cell_is_painted_at_its_place_on_the_figure():
+    figure = visualization.overlay(np.zeros((32, 32)), hot(3, 0), colormap="viridis", opacity=1.0)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    box = figure.axes[0].get_window_extent()
+    top, left = pixels.shape[0] - box.y1, box.x0
+    painted = pixels[..., 1] - pixels[..., 2] > 100  # Viridis ends in yellow.
+    rows, columns = np.nonzero(painted)
+    assert (rows.mean() - top) / box.height == pytest.approx(7 / 8, abs=0.04)
+    assert (columns.mean() - left) / box.width == pytest.approx(1 / 8, abs=0.04)
+
+
+def test_map_and_image_cover_the_same_area():
+    image, map = visualization.overlay(np.zeros((6, 10, 3)), np.ones((2, 2))).axes[0].images
+    assert image.get_extent() == map.get_extent()
+
+
+def test_aspect_of_the_image_is_kept():
+    figure = visualization.overlay(np.zeros((20, 60)), np.ones((4, 4)))
+    figure.canvas.draw()
+    box = figure.axes[0].get_window_extent()
+    assert box.width / box.height == pytest.approx(3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.array([[0, 51], [102, 255]], "uint8"), [[0, 0.2], [0.4, 1]]),
+        (np.array([[0.1, 0.2], [0.4, 0.9]]), [[0.1, 0.2], [0.4, 0.9]]),
+        (np.array([[-1.0, 0.0], [0.5, 1.0]]), [[0, 0.5], [0.75, 1]]),
+        (np.array([[0.0, 51.0], [102.0, 255.0]]), [[0, 0.2], [0.4, 1]]),
+        (np.full((2, 2), 7.0), [[1, 1], [1, 1]]),
+    ],
+)
+def test_images_of_any_range_are_drawn_between_black_and_white(image, expected):
+    ax = visualization.overlay(image, np.ones((2, 2))).axes[0]
+    np.testing.assert_allclose(ax.images[0].get_array(), expected, atol=1e-9)
+    assert ax.images[0].get_clim() == (0, 1)
+
+
+def test_colour_images_are_grey_under_the_map_and_coloured_beside_it():
+    image = np.zeros((2, 2, 3))
+    image[..., 1] = 1.0
+    figure = visualization.grid(image[None], {"m": np.ones((1, 2, 2))})
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image)
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), np.full((2, 2), 0.587))
+
+
+def test_zero_is_transparent_and_opacity_is_that_of_the_greatest_value():
+    colors = visualization.overlay(np.zeros((4, 4)), hot(0, 0), opacity=0.6).axes[0].images[1].cmap
+    assert colors(0.0)[3] == 0
+    assert colors(1.0)[3] == pytest.approx(0.6)
+    assert np.all(np.diff(colors(np.linspace(0, 1, 9))[:, 3]) > 0)
+
+
+def test_maps_with_negative_values_are_centred_on_zero():
+    image = visualization.overlay(np.zeros((2, 2)), np.array([[-1.0, 0], [0, 3]])).axes[0].images[1]
+    assert image.get_clim() == (-3, 3)
+    assert image.cmap(0.5)[3] == pytest.approx(0, abs=0.01)
+    np.testing.assert_allclose(image.cmap(1.0)[:3], matplotlib.colormaps["coolwarm"](1.0)[:3])
+
+
+def test_maps_without_negative_values_start_at_zero():
+    image = visualization.overlay(np.zeros((2, 2)), np.array([[1.0, 2], [2, 3]])).axes[0].images[1]
+    assert image.get_clim() == (0, 3)
+
+
+def test_map_of_zeros_leaves_the_image_bare():
+    image = visualization.overlay(np.zeros((2, 2)), np.zeros((2, 2))).axes[0].images[1]
+    assert image.get_clim() == (0, 1)
+
+
+def test_options_of_overlay_are_obeyed():
+    figure, ax = plt.subplots()
+    returned = visualization.overlay(
+        np.zeros((2, 2)), np.eye(2), ax=ax, colormap="cividis", limits=(0.5, 2), title="cat 0.9"
+    )
+    assert returned is figure
+    assert ax.get_title() == "cat 0.9"
+    assert ax.images[1].get_clim() == (0.5, 2)
+    np.testing.assert_allclose(ax.images[1].cmap(1.0)[:3], matplotlib.colormaps["cividis"](1.0)[:3])
+
+
+def test_grid_shows_every_unit_by_every_method_under_its_title():
+    maps = np.random.default_rng(0).random((2, 4, 4, 3))
+    titles = [["a 0.1", "b 0.2", "c 0.3"], ["d 0.4", "e 0.5", "f 0.6"]]
+    figure = visualization.grid(
+        np.zeros((2, 4, 4, 1)), {"one": maps, "two": 2 * maps}, titles=titles, captions=["x", "y"]
+    )
+    drawn = {}
+    for ax in figure.axes[:-1]:
+        values = drawn_map(ax) if len(ax.images) == 2 else None
+        drawn.setdefault(ax.get_title(), []).append(values)
+    assert drawn["x"] == drawn["y"] == [None]
+    for index, row in enumerate(titles):
+        for unit, title in enumerate(row):
+            one, two = drawn[title]
+            np.testing.assert_allclose(one, maps[index, ..., unit])
+            np.testing.assert_allclose(two, 2 * maps[index, ..., unit])
+    assert [text.get_text() for text in figure.texts] == ["one", "two"]
+
+
+def test_images_may_have_different_numbers_of_units():
+    maps = {"m": [np.ones((2, 2, 3)), np.ones((2, 2))]}
+    titles = [["a", "b", "c"], ["d"]]
+    figure = visualization.grid(np.zeros((2, 4, 4)), maps, titles=titles)
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_nothing_overlaps_nor_leaves_the_figure(layout):
+    long = "a class with a name that is much too long for its cell 0.93"
+    figure = visualization.grid(
+        np.zeros((2, 10, 16, 3)),
+        {"Grad-CAM": np.ones((2, 4, 4, 2)), "A method with a long name": np.ones((2, 4, 4, 2))},
+        titles=[[long, "b"], ["c", long]],
+        captions=["first", "second"],
+        layout=layout,
+    )
+    figure.canvas.draw()
+    texts = [ax.title for ax in figure.axes if ax.get_title()] + figure.texts
+    boxes = [ax.get_window_extent() for ax in figure.axes]
+    boxes += [text.get_window_extent() for text in texts]
+    for index, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        for other in boxes[:index]:
+            apart = box.x0 >= other.x1 or other.x0 >= box.x1
+            assert apart or box.y0 >= other.y1 - 1 or other.y0 >= box.y1 - 1
+
+
+def test_abridged_titles_keep_their_score():
+    title = "a class with a name that is much too long for its cell 0.93"
+    figure = visualization.grid(np.zeros((1, 4, 4)), {"m": np.ones((1, 2, 2))}, titles=[title])
+    assert figure.axes[1].get_title().endswith("… 0.93")
+    assert figure.axes[1].get_title().startswith("a class")
+
+
+def test_rows_put_units_below_each_other_and_columns_beside():
+    maps = {"m": np.ones((1, 2, 2, 2))}
+    for layout, axis in [("rows", "y0"), ("columns", "x0")]:
+        figure = visualization.grid(np.zeros((1, 4, 4)), maps, layout=layout)
+        image, first, second, _ = (ax.get_position() for ax in figure.axes)
+        other = "x0" if axis == "y0" else "y0"
+        assert abs(getattr(first, axis) - getattr(second, axis)) > 0.1
+        assert getattr(first, other) == pytest.approx(getattr(second, other))
+        middle = (getattr(first, axis) + getattr(second, axis)) / 2
+        assert getattr(image, axis) == pytest.approx(middle)
+
+
+def test_shared_scale_gives_a_colour_one_meaning():
+    maps = {"one": np.ones((1, 2, 2)), "two": 4 * np.ones((1, 2, 2))}
+    shared = visualization.grid(np.zeros((1, 2, 2)), maps, shared_scale=True)
+    assert [ax.images[1].get_clim() for ax in shared.axes[1:3]] == [(0, 4), (0, 4)]
+    assert shared.axes[-1].get_ylim() == (0, 4)
+    own = visualization.grid(np.zeros((1, 2, 2)), maps)
+    assert [ax.images[1].get_clim() for ax in own.axes[1:3]] == [(0, 1), (0, 4)]
+    assert [tick.get_text() for tick in own.axes[-1].get_yticklabels()] == ["0", "max"]
+
+
+def test_one_negative_map_makes_every_colour_map_of_a_grid_diverging():
+    maps = {"one": np.ones((1, 2, 2)), "two": -np.ones((1, 2, 2))}
+    figure = visualization.grid(np.zeros((1, 2, 2)), maps)
+    assert [ax.images[1].get_clim() for ax in figure.axes[1:3]] == [(-1, 1), (-1, 1)]
+    assert [t.get_text() for t in figure.axes[-1].get_yticklabels()] == ["−max", "0", "max"]
+
+
+def test_options_of_grid_are_obeyed():
+    maps = {"m": np.eye(2)[None]}
+    plain = visualization.grid(np.zeros((1, 2, 2)), maps)
+    figure = visualization.grid(
+        np.zeros((1, 2, 2)), maps, colormap="magma", opacity=0.3, colorbar=False, cell_size=3.4
+    )
+    assert len(figure.axes) == len(plain.axes) - 1
+    colors = figure.axes[1].images[1].cmap
+    np.testing.assert_allclose(colors(1.0), [*matplotlib.colormaps["magma"](1.0)[:3], 0.3])
+    sizes = [f.axes[0].get_position().width * f.get_figwidth() for f in (plain, figure)]
+    np.testing.assert_allclose(sizes, [1.7, 3.4])
+
+
+def test_arguments_are_left_as_they_were():
+    image, map = np.full((4, 4, 3), 300.0), np.eye(2)
+    visualization.overlay(image, map)
+    assert (image == 300).all()
+    np.testing.assert_array_equal(map, np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": np.zeros((2, 2, 4))}, r"`image`.*Received: \(2, 2, 4\)"),
+        ({"image": np.full((2, 2), np.nan)}, "`image`.*Received: NaN"),
+        ({"map": np.zeros((2, 2, 1))}, r"`map`.*Received: an array of shape \(2, 2, 1\)"),
+        ({"map": np.full((2, 2), np.inf)}, "`map`.*infinity"),
+        ({"opacity": 0}, "`opacity`.*Received: 0"),
+        ({"opacity": 1.5}, "`opacity`.*Received: 1.5"),
+        ({"limits": (1, 0)}, r"`limits`.*Received: \(1, 0\)"),
+        ({"colormap": "jett"}, "`colormap`.*Received: 'jett'"),
+    ],
+)
+def test_overlay_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        visualization.overlay(**({"image": np.zeros((2, 2)), "map": np.zeros((2, 2))} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"maps": {}}, "`maps`.*Received: {}"),
+        ({"maps": {"m": np.ones((3, 2, 2))}}, r"`maps\['m'\]`.*2 images.*Received: 3 maps"),
+        ({"maps": {"m": np.ones((2, 2))}}, r"`maps\['m'\]`.*Received: an array of shape \(2,\)"),
+        (
+            {"maps": {"m": np.ones((2, 2, 2)), "n": np.ones((2, 2, 2, 3))}},
+            r"`maps`.*Received: {'m': \[1, 1\], 'n': \[3, 3\]}",
+        ),
+        ({"titles": ["one"]}, r"`titles`.*\[1, 1\].*Received: \[1\]"),
+        ({"captions": ["one"]}, r"`captions`.*\[1, 1\].*Received: \[1\]"),
+        ({"layout": "diagonal"}, "`layout`.*Received: 'diagonal'"),
+        ({"opacity": -1}, "`opacity`.*Received: -1"),
+    ],
+)
+def test_grid_says_what_is_wrong(arguments, message):
+    accepted = {"images": np.zeros((2, 4, 4)), "maps": {"m": np.ones((2, 2, 2))}}
+    with pytest.raises(ValueError, match=message):
+        visualization.grid(**(accepted | arguments))
