@@ -5,10 +5,12 @@ NumPy oracle says what every model must return. `KINDS` maps names to functions 
 `Specimen`.
 """
 
+import warnings
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 SIZE = 6
@@ -187,6 +189,50 @@ class SubclassedOverBackbone(keras.Model):
         return keras.ops.softmax(self.head(self.backbone(inputs)))
 
 
+class SubclassedWithTensorFlow(keras.Model):
+    """A classifier whose `call` mixes layers and TensorFlow functions."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.blocks = {"first": [_convolution(), layers.ReLU(name="relu")]}
+        self.pool = layers.GlobalAveragePooling2D(name="pool")
+        self.drop = layers.Dropout(0.5)
+        self.head = layers.Dense(UNITS, name="head")
+
+    def call(self, inputs, training=None):
+        x = tf.concat([inputs, inputs], axis=0)[: tf.shape(inputs)[0]]
+        for layer in self.blocks["first"]:
+            x = layer(x)
+        return tf.nn.softmax(self.head(self.drop(self.pool(x), training=training)))
+
+
+class BackboneWithTensorFlow(SubclassedOverBackbone):
+    """A classifier around a functional backbone, with TensorFlow functions and a fused softmax."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.head = layers.Dense(UNITS, activation="softmax")
+
+    def call(self, inputs):
+        return self.head(self.backbone(tf.reverse(tf.reverse(inputs, [1]), [1])))
+
+
+def _called(model):
+    """Build a model by a call, as Keras can't build it from shapes, and says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model(IMAGES)
+    return model
+
+
+def subclassed_with_tensorflow():
+    return Specimen(_weigh(_called(SubclassedWithTensorFlow())))
+
+
+def backbone_with_tensorflow():
+    return Specimen(_weigh(_called(BackboneWithTensorFlow())))
+
+
 def subclassed():
     model = Subclassed()
     model(IMAGES)
@@ -290,6 +336,8 @@ KINDS = {
         several_outputs,
         subclassed,
         subclassed_over_backbone,
+        subclassed_with_tensorflow,
+        backbone_with_tensorflow,
         nested_subclassed,
         frozen,
         preprocessing,

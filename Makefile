@@ -1,0 +1,53 @@
+# `make help` lists the targets. They need Python 3.11 or later, make and a package index; each
+# creates the environment that it runs in, once.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+FLOOR := .venv-floor
+PIP_INSTALL := -m pip install --disable-pip-version-check
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test fast lint bench floor clean
+
+help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
+
+demo: $(VENV)/demo.stamp  ## Train a small classifier, explain it and write pictures.
+	$(VENV)/bin/python -m keras_explainable $(ARGS)
+
+test: $(VENV)/test.stamp  ## Run all tests.
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+fast: $(VENV)/test.stamp  ## Run the tests that take seconds.
+	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/test.stamp  ## Check the style of the code.
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+
+bench: $(VENV)/demo.stamp  ## Measure time and memory.
+	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+# Of versions that old, warnings are no errors: they deprecate one another.
+floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions supported (Python 3.11 or 3.12).
+	$(FLOOR)/bin/python -m pytest -m "not slow" -W default $(ARGS)
+
+clean:  ## Delete the environments.
+	rm -rf $(VENV) $(FLOOR)
+
+# The environment, with one of the extras of the package.
+$(VENV)/%.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) --editable ".[$*]"
+	touch $@
+
+# The lowest versions are those that `setup.cfg` states.
+$(FLOOR)/floor.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(FLOOR)
+	sed -n 's/^ \{1,\}\([a-z-]*\) *>= *\([0-9.]*\).*/\1==\2/p' setup.cfg > $(FLOOR)/constraints.txt
+	$(FLOOR)/bin/python $(PIP_INSTALL) --constraint $(FLOOR)/constraints.txt --editable ".[test]"
+	touch $@

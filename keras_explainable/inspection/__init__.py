@@ -1,0 +1,9 @@
+"""Look inside a model: its logits, its activations, its layers."""
+
+from keras_explainable.inspection.exposing import Exposed as Exposed
+from keras_explainable.inspection.exposing import expose as expose
+from keras_explainable.inspection.exposing import head_kernel as head_kernel
+from keras_explainable.inspection.searching import find_layers as find_layers
+from keras_explainable.inspection.searching import layers_with_bias as layers_with_bias
+from keras_explainable.inspection.units import gather_units as gather_units
+from keras_explainable.inspection.units import unit_indices as unit_indices

@@ -1,0 +1,312 @@
+"""Open a model: list the calls of its layers, nested ones included, and find one by name."""
+
+import difflib
+import inspect
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+
+
+class Call(NamedTuple):
+    """One call of one layer in an opened model.
+
+    Attributes:
+        path: names of the nested models and of the layer, "backbone/relu".
+        layer: the layer called, or its twin.
+        inputs: tensors that went in, a flat list.
+        outputs: tensors that came out, a flat list.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+    """
+
+    path: str
+    layer: object
+    inputs: list
+    outputs: list
+    args: tuple = ()
+    kwargs: dict = {}  # noqa: RUF012
+
+
+class Unreachable(Exception):  # noqa: N818
+    """A subclassed model can't be run on symbolic tensors; the cause of the exception says why."""
+
+
+class Calls:
+    """The calls in an opened model, among which an endpoint is found.
+
+    Args:
+        model: the `keras.Model` that was opened.
+    """
+
+    def __init__(self, model):
+        self.name = model.name
+        self.layers = model.layers
+        self.calls = []
+
+    def locate(self, endpoint, argument="arguments"):
+        """Find the call that an endpoint names.
+
+        Args:
+            endpoint: as `inspection.expose` takes it.
+            argument: name of the argument that it was given for.
+
+        Returns:
+            call: the `Call`.
+            link: "input" or "output".
+        """
+        link, node = "output", None
+        if isinstance(endpoint, dict):
+            link, node = endpoint.get("link", "output"), endpoint.get("node")
+            unknown = set(endpoint) - {"layer", "name", "link", "node"}
+            named = len({"layer", "name"} & set(endpoint)) == 1
+            if unknown or not named or link not in ("input", "output"):
+                expected = 'a dict with "layer" or "name", "link" ("input" or "output") and "node"'
+                raise invalid(argument, expected, endpoint)
+            endpoint = endpoint.get("layer", endpoint.get("name"))
+        if is_symbolic(endpoint):
+            calls = self._calls_of_tensor(endpoint, argument)
+        else:
+            calls = self._calls_of_layer(endpoint, argument)
+        return self._one_call(calls, endpoint, node, argument), link
+
+    def _one_call(self, calls, endpoint, node, argument):
+        paths = list(dict.fromkeys(call.path for call in calls))
+        if len(paths) > 1:
+            raise invalid(argument, f"one of the paths {paths}", repr(endpoint))
+        if node is None and len(calls) > 1:
+            hint = f'Pass {{"name": {paths[0]!r}, "node": 0}} up to {len(calls) - 1} to choose.'
+            expected = f"the call meant: the layer is called {len(calls)} times"
+            raise invalid(argument, expected, repr(endpoint), hint)
+        if node is not None and not -len(calls) <= node < len(calls):
+            expected = f'a "node" below {len(calls)}, the number of calls of {paths[0]!r}'
+            raise invalid(argument, expected, node)
+        return calls[node or 0]
+
+    def _calls_of_layer(self, endpoint, argument):
+        if isinstance(endpoint, int) and not isinstance(endpoint, bool):
+            if not -len(self.layers) <= endpoint < len(self.layers):
+                expected = f"an index into the {len(self.layers)} layers of {self.name!r}"
+                raise invalid(argument, expected, endpoint)
+            endpoint = self.layers[endpoint]
+        if isinstance(endpoint, keras.Operation):
+            calls = [call for call in self.calls if call.layer is endpoint]
+            endpoint = endpoint.name
+        elif isinstance(endpoint, str):
+            calls = [call for call in self.calls if call.path == endpoint]
+            calls = calls or [c for c in self.calls if c.path.endswith(f"/{endpoint}")]
+        else:
+            expected = "a layer, its name, path or index, a `KerasTensor`, or a dict"
+            raise mistyped(argument, expected, endpoint)
+        if not calls:
+            raise invalid(argument, "a layer of the model", repr(endpoint), self._closest(endpoint))
+        return calls
+
+    def _calls_of_tensor(self, tensor, argument):
+        def makes(operation):
+            try:
+                return any(t is tensor for t in keras.tree.flatten(operation.output))
+            except (AttributeError, ValueError):
+                return False
+
+        calls = [call for call in self.calls if makes(call.layer)]
+        if not calls:
+            hint = 'Name the layer, as in {"name": ..., "node": 0}, where it is called repeatedly.'
+            raise invalid(argument, "a tensor computed inside the model", tensor, hint)
+        return calls
+
+    def _closest(self, name):
+        paths = list(dict.fromkeys(call.path for call in self.calls))
+        leaves = {path.rsplit("/", 1)[-1]: path for path in reversed(paths)}
+        near = difflib.get_close_matches(name, [*paths, *leaves], n=3, cutoff=0.4)
+        near = list(dict.fromkeys(leaves.get(n, n) for n in near)) or paths[-3:]
+        return f"Closest: {', '.join(repr(n) for n in near)}."
+
+
+class Graph(Calls):
+    """A model opened into twins of its layers, each called once on new symbolic inputs.
+
+    Args:
+        model: `keras.Model`, built.
+        inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
+
+    Raises:
+        Unreachable: if `model` is subclassed and its `call` fails on symbolic tensors.
+    """
+
+    def __init__(self, model, inputs=None):
+        super().__init__(model)
+        self._names = {}
+        self.inputs = placeholders(model, inputs)
+        self.outputs = self._open(model, (self.inputs,), {}, path="")
+
+    def endpoint(self, endpoint, argument="arguments"):
+        """Find the symbolic tensor that an endpoint names."""
+        call, link = self.locate(endpoint, argument)
+        return call.outputs[0] if link == "output" else call.inputs[0]
+
+    def ancestry(self, tensor):
+        """List the calls that a symbolic tensor is computed by, first ones first."""
+        calls = []
+
+        def note(operation, *args, **kwargs):
+            inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
+            outputs = keras.tree.flatten(operation.output)
+            calls.append(Call(operation.name, operation, inputs, outputs, args, kwargs))
+            return operation.output
+
+        _compat.run_graph(keras.Model(self.inputs, tensor), self.inputs, note)
+        return calls
+
+    def _open(self, model, args, kwargs, path):
+        training = kwargs.get("training")
+
+        def call(operation, *args, **kwargs):
+            if training is not None and isinstance(operation, keras.Layer):
+                kwargs = {**kwargs, "training": training}
+            return self._call(operation, args, kwargs, path)
+
+        if _compat.is_functional(model):
+            return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
+        mark = len(self.calls)
+        try:
+            return shadow(model, lambda layer, a, k: self._call(layer, a, k, path)).call(
+                *args, **kwargs
+            )
+        except Exception as error:
+            del self.calls[mark:]
+            raise Unreachable from error
+
+    def _call(self, operation, args, kwargs, path):
+        path = f"{path}/{operation.name}" if path else operation.name
+        outputs = None
+        if isinstance(operation, keras.Model):
+            try:
+                outputs = self._open(operation, args, kwargs, path)
+            except Unreachable:
+                outputs = None
+        if outputs is None:
+            outputs = self._twin(operation, path)(*args, **kwargs)
+        inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
+        self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))
+        return outputs
+
+    def _twin(self, operation, path):
+        name = path.replace("/", ".")
+        count = self._names[name] = self._names.get(name, -1) + 1
+        return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def shadow(model, call):
+    """Return a copy of a subclassed model in which calls of its layers go elsewhere.
+
+    Args:
+        model: subclassed `keras.Model`, built.
+        call: function `(layer, args, kwargs) -> outputs`.
+
+    Returns:
+        an object like the model, whose `call` calls `call` for every layer in its attributes.
+    """
+
+    def stand_in(value):
+        if isinstance(value, keras.Layer):
+            return _StandIn(value, lambda *args, **kwargs: call(value, args, kwargs))
+        return value
+
+    attributes = {
+        name: keras.tree.map_structure(stand_in, _plain(value))
+        for name, value in vars(model).items()
+        if any(isinstance(leaf, keras.Layer) for leaf in keras.tree.flatten(_plain(value)))
+    }
+    return _compat.twin(model, model.name, **attributes)
+
+
+class _StandIn:
+    """Stands in for a layer inside a subclassed model: its calls go elsewhere."""
+
+    def __init__(self, layer, call):
+        self._layer = layer
+        self._call = call
+
+    def __call__(self, *args, **kwargs):
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self._layer, name)
+
+    @property
+    def __class__(self):
+        return type(self._layer)
+
+
+def placeholders(model, inputs=None):
+    """Return new symbolic inputs for a model, in the structure that it takes."""
+    return keras.tree.map_structure(_placeholder, _input_specification(model, inputs))
+
+
+def is_symbolic(value):
+    """Tell whether a value is a symbolic tensor."""
+    return isinstance(value, keras.KerasTensor)
+
+
+def is_spatial(tensor):
+    """Tell whether a tensor has more than one position."""
+    sizes = tuple(tensor.shape)[1:-1]
+    return len(sizes) > 0 and any(size is None or size > 1 for size in sizes)
+
+
+def output_names(model, outputs):
+    """Return the names of the outputs of a model, in the order of their flat list."""
+    if isinstance(outputs, dict):
+        return [str(key) for key in sorted(outputs)]
+    names = getattr(model, "output_names", None)
+    return list(names or [f"output_{i}" for i, _ in enumerate(keras.tree.flatten(outputs))])
+
+
+def takes_training(model):
+    """Tell whether the `call` of a subclassed model has an argument `training`."""
+    return "training" in inspect.signature(model.call).parameters
+
+
+def _input_specification(model, inputs):
+    if _compat.is_functional(model):
+        return _compat.input_structure(model)
+    if not model.built:
+        raise invalid("model", "a built model", repr(model.name), "Call it once on a batch first.")
+    if inputs is not None:
+        return keras.tree.map_structure(_specification, inputs)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None:
+        hint = "Pass a batch of them, as in `expose(model, inputs=x)`."
+        raise invalid("inputs", f"the inputs of the subclassed model {model.name!r}", None, hint)
+    return _from_shape(shape)
+
+
+def _from_shape(shape):
+    if isinstance(shape, dict):
+        return {name: _from_shape(s) for name, s in shape.items()}
+    if any(isinstance(size, list | tuple) for size in shape):
+        return [_from_shape(s) for s in shape]
+    return keras.KerasTensor((None, *shape[1:]), dtype=keras.config.floatx())
+
+
+def _specification(value):
+    value = value if hasattr(value, "dtype") else tf.convert_to_tensor(value)
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    dtype = keras.config.floatx() if "int" in dtype or "float" in dtype else dtype
+    return keras.KerasTensor((None, *value.shape[1:]), dtype=dtype)
+
+
+def _placeholder(tensor):
+    return keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=tensor.name)
+
+
+def _plain(value):
+    """Return the container that Keras tracks as a plain one, to be filled with stand-ins."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

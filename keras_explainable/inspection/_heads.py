@@ -1,0 +1,223 @@
+"""Tell what a layer does at the end of a model: activation, linear head, pooling."""
+
+import warnings
+
+import keras
+
+from keras_explainable import _axes
+from keras_explainable import _compat
+from keras_explainable.inspection._graphs import is_spatial
+
+_POOLINGS = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+_AVERAGES = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+)
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.Softmax,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.ELU,
+    keras.layers.PReLU,
+)
+# `keras.ops` functions become operations of these class names in a functional model.
+_ACTIVATION_OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "HardSigmoid", "Tanh")
+_SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Cast", "Identity")
+_PASSED_IN_INFERENCE = (
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.ActivityRegularization,
+)
+
+
+def is_activation(layer):
+    """Tell whether a layer is an activation and nothing else."""
+    return isinstance(layer, _ACTIVATIONS) or type(layer).__name__ in _ACTIVATION_OPERATIONS
+
+
+def is_fused(layer):
+    """Tell whether a layer is linear up to an activation of its own."""
+    return hasattr(layer, "kernel") and _is_nonlinear(getattr(layer, "activation", None))
+
+
+def keeps_values(layer):
+    """Tell whether a layer gives its values another shape or type at most, in inference."""
+    return isinstance(layer, _PASSED_IN_INFERENCE) or type(layer).__name__ in _SHAPE_OPERATIONS
+
+
+def activation_of(layer):
+    """Return the activation of a layer as a function of one tensor; `None` for a linear one."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return lambda tensor: layer(tensor)
+    return activation if _is_nonlinear(activation) else None
+
+
+def linear_twin(layer):
+    """Return a layer with the weights of another, and no activation."""
+    return _compat.twin(layer, layer.name, activation=keras.activations.linear)
+
+
+def without_activation(tensor, producers):
+    """Find what a symbolic tensor is before its activation.
+
+    Args:
+        tensor: symbolic tensor.
+        producers: dict from the id of a tensor to the call that it comes from.
+
+    Returns:
+        logits: symbolic tensor.
+        activation: function that was left out, or `None`.
+    """
+    call = producers.get(id(tensor))
+    if call is None or not call.inputs:
+        return tensor, None
+    if is_fused(call.layer):
+        return linear_twin(call.layer)(*call.args, **call.kwargs), call.layer.activation
+    if is_activation(call.layer):
+        logits, inner = without_activation(call.inputs[0], producers)
+        return logits, inner or activation_of(call.layer)
+    if keeps_values(call.layer):
+        logits, activation = without_activation(call.inputs[0], producers)
+        if activation is not None:
+            twin = _compat.twin(call.layer, call.layer.name)
+            return twin(logits, *call.args[1:], **call.kwargs), activation
+    return tensor, None
+
+
+def last_spatial(calls):
+    """Find what enters the poolings or flattenings that feed the last of some calls.
+
+    Args:
+        calls: calls in the order of computation.
+
+    Returns:
+        list of tensors, the last first, none of which another one is computed from.
+    """
+    if not calls:
+        return []
+    if is_spatial(calls[-1].outputs[0]):
+        return calls[-1].inputs[:1]
+    ancestors, learned = {}, set()
+    for call in calls:
+        above = set().union(*(ancestors.get(id(t), set()) | {id(t)} for t in call.inputs))
+        has_weights = bool(getattr(call.layer, "weights", ())) or not learned.isdisjoint(above)
+        for tensor in call.outputs:
+            ancestors[id(tensor)] = above
+            if has_weights:
+                learned.add(id(tensor))
+    found = []
+    for call in reversed(calls):
+        if any(is_spatial(tensor) for tensor in call.outputs):
+            continue
+        for tensor in call.inputs:
+            new = all(tensor is not f and id(tensor) not in ancestors[id(f)] for f in found)
+            if is_spatial(tensor) and id(tensor) in learned and new:
+                found.append(tensor)
+    return found
+
+
+def default_endpoint(candidates, opened):
+    """Choose the first of the last spatial activations, or say that there is none.
+
+    Args:
+        candidates: what `last_spatial` found.
+        opened: `Calls` of the model.
+
+    Returns:
+        the tensor.
+    """
+    if not candidates:
+        last = [call for call in opened.calls if call.outputs][-12:]
+        shapes = ", ".join(f"{call.path} {tuple(call.outputs[0].shape)}" for call in last)
+        raise ValueError(
+            f"The model {opened.name!r} has no spatial activation that its logits are pooled "
+            f"from; its last layers are: {shapes}. Choose the activations with `layer=`, or a "
+            "method of the gradient family, which needs none."
+        )
+    if len(candidates) > 1:
+        makers = {id(t): call.path for call in reversed(opened.calls) for t in call.outputs}
+        names = [makers.get(id(tensor), "an input") for tensor in candidates]
+        warnings.warn(
+            f"Several spatial activations feed the logits: {names}; explaining {names[0]!r}. Pass "
+            "`layer=` to choose.",
+            stacklevel=4,
+        )
+    return candidates[0]
+
+
+def linear_head(calls, logits, endpoint):
+    """Find the layer between the averaged endpoint and the logits.
+
+    Args:
+        calls: calls that the logits are computed by.
+        logits: tensor.
+        endpoint: tensor.
+
+    Returns:
+        head: the layer; `None` where there is none, or where the averages are the logits.
+        error: why there is none, a clause; empty where the head is linear.
+    """
+    # A layer that returns its input as it is, as dropout does, is not where a tensor comes from.
+    producers = {id(tensor): call for call in reversed(calls) for tensor in call.outputs}
+
+    def walk(tensor):
+        call = producers.get(id(tensor))
+        while call is not None and (keeps_values(call.layer) or _is_linear_activation(call.layer)):
+            call = producers.get(id(call.inputs[0]))
+        return call
+
+    call, head = walk(logits), None
+    if call is not None and _is_linear(call.layer):
+        head, call = call.layer, walk(call.inputs[0])
+    if call is None or not _is_global_average(call):
+        found = f"{type(call.layer).__name__} {call.path!r}" if call else "something else"
+        return None, f"{found} was found {'before the last linear layer' if head else 'there'}"
+    if call.inputs[0] is not endpoint:
+        return None, f"{call.path!r} pools other activations than the ones chosen"
+    return head, ""
+
+
+def _is_linear(layer):
+    kernel = getattr(layer, "effective_kernel", getattr(layer, "kernel", None))
+    if kernel is None or _is_nonlinear(getattr(layer, "activation", None)):
+        return False
+    return len(kernel.shape) == 2 or all(size == 1 for size in kernel.shape[:-2])
+
+
+def _is_global_average(call):
+    if isinstance(call.layer, _POOLINGS):
+        return True
+    if not call.inputs:
+        return False
+    (source, *_), (pooled, *_) = call.inputs, call.outputs
+    if not is_spatial(source) or is_spatial(pooled):
+        return False
+    if isinstance(call.layer, _AVERAGES):
+        return tuple(call.layer.pool_size) == tuple(source.shape[1:-1])
+    if type(call.layer).__name__ == "Mean":
+        axes = {axis % len(source.shape) for axis in keras.tree.flatten(call.layer.axis)}
+        return axes == set(_axes.spatial(len(source.shape)))
+    return False
+
+
+def _is_nonlinear(activation):
+    return activation is not None and activation is not keras.activations.linear
+
+
+def _is_linear_activation(layer):
+    return isinstance(layer, keras.layers.Activation) and not _is_nonlinear(layer.activation)

@@ -1,0 +1,195 @@
+"""Reach into a subclassed model whose `call` takes TensorFlow tensors only, while it runs."""
+
+import keras
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable._checks import invalid
+from keras_explainable.inspection import _heads
+from keras_explainable.inspection._graphs import Call
+from keras_explainable.inspection._graphs import Calls
+from keras_explainable.inspection._graphs import is_spatial
+from keras_explainable.inspection._graphs import shadow
+from keras_explainable.inspection._graphs import takes_training
+
+_ACTIVATIONS = {
+    "Softmax": keras.activations.softmax,
+    "LogSoftmax": keras.activations.log_softmax,
+    "Sigmoid": keras.activations.sigmoid,
+}
+
+
+class Tap(keras.layers.Layer):
+    """Runs a subclassed model and notes the calls of its layers, to return tensors inside it.
+
+    Args:
+        model: subclassed `keras.Model`, built.
+        inputs: symbolic inputs, in the structure that it takes.
+
+    Attributes:
+        opened: `Calls` of the last run; after a call, without them.
+        outputs: symbolic outputs of the model.
+        picks: functions `(calls, outputs) -> tensor` of what a call returns; with none, it returns
+            the outputs of the model.
+    """
+
+    def __init__(self, model, inputs):
+        super().__init__(name=f"{model.name}_tap", autocast=False)
+        self.opened = Calls(model)
+        self.picks = ()
+        self._options = {"training": False} if takes_training(model) else {}
+        self._shadow = shadow(model, lambda layer, a, k: self._note(layer, a, k, ""))
+        self._inner = model.layers
+        self.built = True
+        self.outputs = self.compute_output_spec(inputs)
+
+    def call(self, inputs):
+        """Run the model, and return what is picked."""
+        self.opened.calls = []
+        outputs = self._shadow.call(inputs, **self._options)
+        flat = keras.tree.flatten(outputs)
+        if not self.picks:
+            self.opened.returned = flat
+            return outputs
+        picked = [pick(self.opened.calls, flat) for pick in self.picks]
+        self.opened.calls = []
+        return picked
+
+    def _note(self, layer, args, kwargs, path):
+        path = f"{path}/{layer.name}" if path else layer.name
+
+        def inside(operation, *args, **kwargs):
+            return self._note(operation, args, kwargs, path)
+
+        if isinstance(layer, keras.Model) and _compat.is_functional(layer):
+            outputs = _compat.run_graph(layer, args[0], inside)
+        elif isinstance(layer, keras.Model):
+            inner = shadow(layer, lambda operation, a, k: inside(operation, *a, **k))
+            outputs = inner.call(*args, **kwargs)
+        else:
+            outputs = layer(*args, **kwargs)
+        inputs = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
+        outs = keras.tree.flatten(outputs)
+        self.opened.calls.append(Call(path, layer, inputs, outs, args, kwargs))
+        return outputs
+
+    def pick_logits(self, choice, output):
+        """Pick an output, without its activation.
+
+        Args:
+            choice: index among the flat outputs, or `None` for the endpoint `output`.
+            output: endpoint, as `inspection.expose` takes it.
+
+        Returns:
+            activation: function that was left out, or `None`.
+            tensor: the tensor picked, as it was in the first run.
+        """
+        if choice is None:
+            tensor = self.opened.locate(output, "outputs")[0].outputs[0]
+        else:
+            tensor = self.opened.returned[choice]
+        activation = None
+        while True:
+            call = self._producer(tensor)
+            if call is None and tensor.op.type in _ACTIVATIONS:
+                activation = activation or _ACTIVATIONS[tensor.op.type]
+                tensor = tensor.op.inputs[0]
+            elif call is not None and _heads.is_activation(call.layer):
+                activation = activation or _heads.activation_of(call.layer)
+                tensor = call.inputs[0]
+            else:
+                break
+        if call is not None and _heads.is_fused(call.layer):
+            index = self._index(call)
+            self.picks = (lambda calls, _: _without_activation(calls[index]),)
+            return call.layer.activation, tensor
+        self.picks = (self._pick(tensor),)
+        return activation, tensor
+
+    def pick_activations(self, endpoint, logits):
+        """Pick activations.
+
+        Args:
+            endpoint: as `inspection.expose` takes it, or `None` for the last spatial activation.
+            logits: tensor that must depend on it.
+
+        Returns:
+            the tensor picked, as it was in the first run.
+        """
+        above = _operations_above(logits)
+        if endpoint is None:
+            tensor = _heads.default_endpoint(self._last_spatial(above), self.opened)
+        else:
+            call, link = self.opened.locate(endpoint)
+            tensor = (call.outputs if link == "output" else call.inputs)[0]
+        if tensor.op.name not in above:
+            hint = "Choose a layer that they are computed from, or another output."
+            expected = "a layer that the logits depend on"
+            raise invalid("arguments", expected, repr(endpoint), hint)
+        self.picks = (*self.picks, self._pick(tensor))
+        return tensor
+
+    def linear_head(self, logits, endpoint):
+        """Find the linear head, see `_heads.linear_head`."""
+        calls = [
+            c._replace(layer=_heads.linear_twin(c.layer)) if _heads.is_fused(c.layer) else c
+            for c in self.opened.calls
+        ]
+        head, error = _heads.linear_head(calls, logits, endpoint)
+        names = {c.layer.name: c.layer for c in self.opened.calls}
+        return (names[head.name] if head is not None else None), error
+
+    def _last_spatial(self, above):
+        """Find what the last pooling layer takes, or what the last spatial layer gives."""
+        for call in reversed(self.opened.calls):
+            if isinstance(call.layer, keras.Model):
+                continue
+            for tensor in [*call.outputs, *call.inputs]:
+                learned = any(getattr(c.layer, "weights", ()) for c in self._calls_above(tensor))
+                if is_spatial(tensor) and tensor.op.name in above and learned:
+                    return [tensor]
+        return []
+
+    def _calls_above(self, tensor):
+        above = _operations_above(tensor)
+        return [c for c in self.opened.calls if any(t.op.name in above for t in c.outputs)]
+
+    def _producer(self, tensor):
+        for call in self.opened.calls:
+            if any(t is tensor for t in call.outputs) and not isinstance(call.layer, keras.Model):
+                return call
+        return None
+
+    def _index(self, call):
+        return next(i for i, c in enumerate(self.opened.calls) if c is call)
+
+    def _pick(self, tensor):
+        """Return the function that finds, in another run, the tensor that takes the same place."""
+        for i, call in enumerate(self.opened.calls):
+            for link in ("outputs", "inputs"):
+                for j, candidate in enumerate(getattr(call, link)):
+                    if candidate is tensor:
+                        return lambda calls, _, at=(i, link, j): getattr(calls[at[0]], at[1])[at[2]]
+        for j, candidate in enumerate(self.opened.returned):
+            if candidate is tensor:
+                return lambda _, outputs, at=j: outputs[at]
+        raise ValueError(
+            f"The logits of the subclassed model {self.opened.name!r} are computed by TensorFlow "
+            "functions, out of reach of its layers. Let a layer return them, such as a Dense "
+            "followed by a softmax."
+        )
+
+
+def _without_activation(call):
+    return _heads.linear_twin(call.layer)(*call.args, **call.kwargs)
+
+
+def _operations_above(tensor):
+    """Return the names of the TensorFlow operations that a tensor is computed by."""
+    found, waiting = {tensor.op.name}, [tensor.op]
+    while waiting:
+        for source in waiting.pop().inputs:
+            if source.op.name not in found:
+                found.add(source.op.name)
+                waiting.append(source.op)
+    return found

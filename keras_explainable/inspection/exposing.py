@@ -1,0 +1,216 @@
+"""Make a model return its logits and activations."""
+
+import warnings
+import weakref
+
+import keras
+import tensorflow as tf
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+from keras_explainable.inspection import _heads
+from keras_explainable.inspection._graphs import Graph
+from keras_explainable.inspection._graphs import Unreachable
+from keras_explainable.inspection._graphs import output_names
+from keras_explainable.inspection._graphs import placeholders
+from keras_explainable.inspection._taps import Tap
+
+
+class Exposed(keras.Model):
+    """A model that returns `[logits, *activations]`, made by `expose`.
+
+    Its layers share the weights of the model that it was made from, which it leaves as it was.
+
+    Attributes:
+        activation: what turns the logits into the predictions of the original model, a function of
+            tensors; `None` where its output layer has no activation.
+        head: weak reference to the layer that maps the averaged activations linearly to the logits;
+            `None` where there is no such layer.
+        head_error: why there is none, a clause; empty where there is one, or where the averaged
+            activations are the logits.
+        input_index: index, among the flattened inputs, of the input that the activations show.
+    """
+
+    activation = None
+    head = None
+    head_error = "the model exposes no activations"
+    input_index = 0
+
+
+def expose(model, arguments=None, outputs=None, *, inputs=None):
+    """Build the model that returns the logits of a model and the activations inside it.
+
+    Nested models are opened at any depth, and layers share their weights with the model given,
+    which is left exactly as found. The **logits** are pre-activation scores: a softmax, sigmoid or
+    other activation at the end of the model, as a layer or within the last Dense or convolution, is
+    left out. An **endpoint** is one of
+
+    - a layer's name or its path through nested models, `"post_relu"` or `"resnet50v2/post_relu"`;
+    - an index into `model.layers`, a layer, or a `KerasTensor` of the model;
+    - a dict with `"layer"` (any of the above) or `"name"`, and optionally `"link"` (`"output"`,
+      default, or `"input"`) and `"node"`, which call it is of a layer called more than once.
+
+    Args:
+        model: `keras.Model`, functional, sequential or subclassed, built.
+        arguments: endpoint of the activations, or a list of endpoints, or `()` for none. `None`
+            takes the last spatial activation: what enters the global pooling (or flattening) that
+            feeds the logits.
+        outputs: which output the logits are of: its index among the outputs of the model, its name,
+            or an endpoint. `None` takes the only output, or the first one with a warning.
+        inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
+            know.
+
+    Returns:
+        an `Exposed` model with outputs `[logits, *activations]`.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if the model is not built, an endpoint doesn't exist or is ambiguous, the logits
+            don't depend on an endpoint, or there is no spatial activation.
+
+    Example:
+        >>> import keras, keras_explainable as ke
+        >>> backbone = keras.applications.MobileNetV2(
+        ...     weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3))
+        >>> model = keras.Sequential([backbone, keras.layers.Dense(5, activation="softmax")])
+        >>> exposed = ke.inspection.expose(model)
+        >>> [tuple(tensor.shape) for tensor in exposed.outputs]
+        [(None, 5), (None, 3, 3, 1280)]
+    """
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    listed = list(arguments) if isinstance(arguments, list | tuple) else [arguments]
+    try:
+        graph = Graph(model, inputs)
+    except Unreachable as unreachable:
+        return _expose_by_tap(model, listed, outputs, inputs, unreachable.__cause__)
+
+    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+    calls = graph.ancestry(tensor)
+    reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
+    endpoints = []
+    for argument in listed:
+        if argument is None:
+            endpoint = _heads.default_endpoint(_heads.last_spatial(calls), graph)
+        else:
+            endpoint = graph.endpoint(argument)
+        if id(endpoint) not in reached:
+            hint = "Choose a layer that they are computed from, or another output."
+            expected = "a layer that the logits depend on"
+            raise invalid("arguments", expected, repr(argument), hint)
+        endpoints.append(endpoint)
+
+    exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
+    exposed.activation = activation
+    if endpoints:
+        _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
+        exposed.input_index = _shown_input(exposed, calls, endpoints[0])
+    return exposed
+
+
+def head_kernel(model):
+    """Read the kernel of the linear head of an exposed model.
+
+    A head that uses another kernel than it stores says so with an attribute `effective_kernel`.
+
+    Args:
+        model: `Exposed` model.
+
+    Returns:
+        float32 tensor `(kernels, units)`, such that `logits = mean(activations) @ kernel + bias`.
+
+    Raises:
+        ValueError: if the head is not one global average pooling and one linear layer.
+    """
+    error = getattr(model, "head_error", "the model was not made by `ke.inspection.expose`")
+    if error:
+        raise ValueError(
+            "CAM needs logits that are one linear layer away from globally averaged activations, "
+            f"but {error}. Use `gradcam`, its generalization to any model."
+        )
+    if model.head is None:
+        return tf.eye(model.outputs[0].shape[-1])
+    layer = model.head()
+    kernel = tf.convert_to_tensor(getattr(layer, "effective_kernel", layer.kernel))
+    return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
+
+
+def _expose_by_tap(model, listed, outputs, inputs, cause):
+    """Expose a subclassed model that can't be run on symbolic tensors."""
+    symbolic = placeholders(model, inputs)
+    try:
+        tap = Tap(model, symbolic)
+    except Exception as error:
+        raise ValueError(
+            f"The layers inside the subclassed model {model.name!r} can't be reached: its `call` "
+            f"failed on symbolic tensors ({_first_line(cause)}), and on TensorFlow's "
+            f"({_first_line(error)}). Write it with layers and `keras.ops`."
+        ) from error
+    activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
+    endpoints = [tap.pick_activations(argument, logits) for argument in listed]
+    head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
+    tap.opened.calls = tap.opened.returned = []
+    tensor, *activations = tap(symbolic)
+    exposed = Exposed(symbolic, [_flat(tensor), *activations], name=f"{model.name}_exposed")
+    exposed.activation = activation
+    _set_head(exposed, *head)
+    return exposed
+
+
+def _output(model, structure, choice):
+    """Return the index of an output, or `None` where the choice is an endpoint."""
+    names = output_names(model, structure)
+    if choice is None:
+        if len(names) > 1:
+            warnings.warn(
+                f"The model {model.name!r} has the outputs {names}; explaining {names[0]!r}. Pass "
+                "`output=` to choose.",
+                stacklevel=3,
+            )
+        return 0
+    if isinstance(choice, int) and not isinstance(choice, bool):
+        if not -len(names) <= choice < len(names):
+            raise invalid("outputs", f"an index into the {len(names)} outputs {names}", choice)
+        return choice
+    return names.index(choice) if isinstance(choice, str) and choice in names else None
+
+
+def _logits(graph, index, endpoint):
+    """Find the chosen output of a graph, without its activation."""
+    if index is None:
+        tensor = graph.endpoint(endpoint, argument="outputs")
+    else:
+        tensor = keras.tree.flatten(graph.outputs)[index]
+    if any(tensor is t for t in keras.tree.flatten(graph.inputs)):
+        raise invalid("outputs", "an output or a layer of the model", repr(endpoint))
+    producers = {id(t): call for call in graph.ancestry(tensor) for t in call.outputs}
+    return _heads.without_activation(tensor, producers)
+
+
+def _flat(logits):
+    """Give logits at a single position, as of a 1×1 convolution, the shape `(batch, units)`."""
+    shape = tuple(logits.shape)
+    if len(shape) > 2 and all(size == 1 for size in shape[1:-1]):
+        return keras.layers.Flatten(name="flat_logits")(logits)
+    return logits
+
+
+def _set_head(exposed, head, error):
+    exposed.head = weakref.ref(head) if head is not None else None
+    exposed.head_error = error
+
+
+def _shown_input(exposed, calls, endpoint):
+    """Find the first input that an endpoint is computed from, of its rank if there is one."""
+    above = {id(endpoint)}
+    for call in reversed(calls):
+        if any(id(tensor) in above for tensor in call.outputs):
+            above.update(id(tensor) for tensor in call.inputs)
+    indices = [i for i, tensor in enumerate(exposed.inputs) if id(tensor) in above]
+    ranked = [i for i in indices if len(exposed.inputs[i].shape) == len(endpoint.shape)]
+    return (ranked or indices or [0])[0]
+
+
+def _first_line(error):
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

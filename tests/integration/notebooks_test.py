@@ -1,0 +1,42 @@
+"""Notebooks are committed without outputs, and run from top to bottom."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("**/*.ipynb"))
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_notebooks_have_no_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert cells
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    assert all(set(cell.metadata) <= {"tags"} for cell in cells)
+
+
+def test_notebooks_start_by_installing_the_package_where_it_is_missing(path):
+    notebook = nbformat.read(path, as_version=4)
+    first = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert first.startswith("try:\n    import keras_explainable")
+    assert '%pip install -q "keras-explainable' in first
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Those of Jupyter, of which there are many.
+def test_notebooks_run(path, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
+    # Figures are drawn into the notebook, whatever the other tests draw on.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "retracing" not in text

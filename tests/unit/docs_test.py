@@ -1,0 +1,74 @@
+"""The tables of the documentation list what the package has."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_explainable as ke
+
+ROOT = Path(__file__).parents[2]
+METHODS = (ROOT / "docs" / "methods.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def _table(text, heading):
+    """Return the first table below a heading, a dictionary of cells for each of its rows."""
+    below = text.split(f"\n{heading}\n" if heading[0] == "#" else heading, 1)[1]
+    lines = re.search(r"^\|.*\n\|[ -:|]+\n((?:\|.*\n)+)", below, re.MULTILINE)
+    head, rows = lines[0].splitlines()[0], lines[1].splitlines()
+    names, *cells = ([cell.strip() for cell in row.split("|")[1:-1]] for row in (head, *rows))
+    return [dict(zip(names, row, strict=True)) for row in cells]
+
+
+def _section(text, heading):
+    """Return what stands between a heading and the next one of its level."""
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def _names(rows):
+    return sorted(row["Name"].strip("`") for row in rows)
+
+
+def _options(name):
+    parameters = inspect.signature(ke.methods.get(name)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize(("text", "heading"), [(METHODS, "# Methods"), (README, "## Methods")])
+def test_tables_of_methods_list_the_registered_ones(text, heading):
+    assert _names(_table("\n" + text, heading)) == list(ke.methods.names())
+
+
+def test_table_of_methods_states_the_default_postprocessing():
+    stated = {r["Name"]: r["Default postprocessing"] for r in _table("\n" + METHODS, "# Methods")}
+    registered = {
+        f"`{name}`": f"`{ke.methods.registration(name).postprocessing}`"
+        for name in ke.methods.names()
+    }
+    assert stated == registered
+
+
+def test_table_of_filters_lists_all_of_them():
+    assert _names(_table(METHODS, "## Filters")) == sorted(ke.filters.FILTERS)
+
+
+@pytest.mark.parametrize("name", ke.methods.names())
+def test_every_method_has_a_section_that_tells_its_options(name):
+    section = _section(METHODS, f"`{name}`")
+    if "Its options are those of `minmaxcam`" in section:
+        section += _section(METHODS, "`minmaxcam`")
+    for option in _options(name):
+        assert f"`{option}`" in section, option
+    assert ("no options" in section) == (not _options(name))
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_to_files_are_not_broken(document):
+    path = ROOT / document
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [t for t in targets if not (path.parent / t).exists()] == []
