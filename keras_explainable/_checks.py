@@ -17,8 +17,21 @@ def invalid(argument, expected, received, hint=""):
 
 
 def mistyped(argument, expected, received, hint=""):
-    """Return the `TypeError` for an argument of a wrong type; the arguments are `invalid`'s."""
-    return TypeError(_message(argument, expected, f"{received!r} (of {type(received)})", hint))
+    """Return the `TypeError` for an argument of a wrong type.
+
+    Args:
+        argument: name of the argument.
+        expected: what is accepted, a phrase.
+        received: the value that came.
+        hint: what to do about it, a sentence.
+
+    Returns:
+        the exception, to be raised by the caller.
+    """
+    kind = type(received).__name__
+    text = repr(received)
+    received = f"{text} (of type {kind})" if len(text) <= 80 else f"an object of type {kind}"
+    return TypeError(_message(argument, expected, received, hint))
 
 
 def _message(argument, expected, received, hint):

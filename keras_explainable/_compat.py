@@ -38,7 +38,7 @@ def run_graph(model, inputs, call):
         what `call` made of the outputs of the model, in their structure.
     """
     if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0])
+        model = keras.Model(input_structure(model), output_structure(model))
 
     def bind(operation):
         return lambda *args, **kwargs: call(operation, *args, **kwargs)
@@ -56,3 +56,8 @@ def is_functional(model):
 def input_structure(model):
     """Return the symbolic inputs of a functional or sequential model as its user wrote them."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def output_structure(model):
+    """Return the symbolic outputs of a functional or sequential model as its user wrote them."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output

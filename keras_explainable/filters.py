@@ -144,7 +144,9 @@ def resize(maps, sizes):
     rank = maps.shape.rank - 2
     if rank not in (1, 2) or len(sizes) != rank:
         shape = tuple(maps.shape)
-        raise invalid("resizing", f"sizes for maps of shape {shape}, 1-D or 2-D", tuple(sizes))
+        expected = f"one size per axis of positions of maps {shape}, which are 1-D or 2-D"
+        hint = "Maps stay as they are with `resizing=False`."
+        raise invalid("resizing", expected, tuple(sizes), hint)
     if tuple(maps.shape[1:-1]) == tuple(sizes):
         return maps
     if rank == 1:

@@ -233,6 +233,12 @@ def backbone_with_tensorflow():
     return Specimen(_weigh(_called(BackboneWithTensorFlow())))
 
 
+def nested_backbone_with_tensorflow():
+    inner = _called(BackboneWithTensorFlow())
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    return Specimen(_weigh(keras.Model(inputs, inner(x))))
+
+
 def subclassed():
     model = Subclassed()
     model(IMAGES)
@@ -338,6 +344,7 @@ KINDS = {
         subclassed_over_backbone,
         subclassed_with_tensorflow,
         backbone_with_tensorflow,
+        nested_backbone_with_tensorflow,
         nested_subclassed,
         frozen,
         preprocessing,

@@ -234,7 +234,8 @@ class Explainer(keras.Model):
             return {"argmax": np.zeros((num_samples,), bool)}
         y = np.asarray(y)
         if not np.issubdtype(y.dtype, np.integer):
-            raise mistyped("y", '`None`, an integer, integers or "argmax"', y.dtype)
+            expected = '`None`, an integer, integers or "argmax"'
+            raise TypeError(str(invalid("y", expected, f"values of type {y.dtype}")))
         if y.ndim == 0:
             y = np.full((num_samples,), y)
         if y.ndim > 2 or len(y) != num_samples:
@@ -258,6 +259,7 @@ class Explainer(keras.Model):
             raise mistyped("x", f"arrays, with {' and '.join(options)}", dataset)
         constant = self._units(y, 1)
         paired = isinstance(dataset.element_spec, tuple)
+        self._check_batched(dataset.element_spec[0] if paired else dataset.element_spec)
 
         def prepare(*element):
             batch = {"inputs": element[0]}
@@ -269,6 +271,15 @@ class Explainer(keras.Model):
             return self._pad(batch, rows)
 
         return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+    def _check_batched(self, specification):
+        """Refuse a data set of single samples."""
+        flat = keras.tree.flatten(specification)
+        for element, kind in zip(flat, self.exposed.inputs, strict=False):
+            if element.shape.rank is not None and element.shape.rank < len(kind.shape):
+                expected = f"a data set of batches {tuple(kind.shape)}"
+                hint = "Batch it with `dataset.batch(32)`."
+                raise invalid("x", expected, f"elements {tuple(element.shape)}", hint)
 
     def _checked(self, labels):
         """Check the units that a data set yields."""
@@ -295,7 +306,7 @@ class Explainer(keras.Model):
         padded = tf.range(_multiple(rows, replicas))
         taken = tf.minimum(padded, rows - 1)
         batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
-        return batch | {"valid": padded < rows}
+        return batch | {"valid": tf.cast(padded < rows, tf.int32)}
 
 
 def explain(
@@ -480,13 +491,14 @@ def _fill(batch, rows, size):
     taken = np.minimum(np.arange(size), rows - 1)
     if size > rows:
         batch = keras.tree.map_structure(lambda a: np.asarray(a)[taken], batch)
-    return batch | {"valid": np.arange(size) < rows}
+    # An integer: some versions of TensorFlow can't gather booleans from replicas.
+    return batch | {"valid": (np.arange(size) < rows).astype("int32")}
 
 
 def _trim(outputs):
     """Return logits and maps without the samples that filled up batches."""
     logits, maps = outputs["logits"], outputs["maps"]
-    valid = np.asarray(outputs.get("valid", True))
+    valid = np.asarray(outputs.get("valid", 1)) > 0
     if not valid.all():
         num_samples = int(valid.sum())
         kept = slice(num_samples) if valid[:num_samples].all() else valid
@@ -587,7 +599,7 @@ def _array(value):
     """Return an array or tensor of numbers as it is, anything else as an array."""
     value = value if hasattr(value, "dtype") and hasattr(value, "shape") else np.asarray(value)
     if value.dtype == object:
-        raise mistyped("x", "arrays of numbers, all samples of one shape", "an array of objects")
+        raise mistyped("x", "arrays of numbers, all samples of one shape", value.tolist())
     if len(value.shape) == 0:
         raise invalid("x", "an array with an axis of samples", value)
     return value

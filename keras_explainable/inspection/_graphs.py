@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class Unreachable(Exception):  # noqa: N818
-    """A subclassed model can't be run on symbolic tensors; the cause of the exception says why."""
+    """A subclassed model can't be run on symbolic tensors; the cause of this says why."""
 
 
 class Calls:
@@ -135,7 +135,7 @@ class Graph(Calls):
         inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
 
     Raises:
-        Unreachable: if `model` is subclassed and its `call` fails on symbolic tensors.
+        Unreachable: if it is, or holds, a subclassed model whose `call` fails on symbolic tensors.
     """
 
     def __init__(self, model, inputs=None):
@@ -172,24 +172,25 @@ class Graph(Calls):
 
         if _compat.is_functional(model):
             return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
-        mark = len(self.calls)
         try:
             return shadow(model, lambda layer, a, k: self._call(layer, a, k, path)).call(
                 *args, **kwargs
             )
+        except Unreachable:
+            raise
         except Exception as error:
-            del self.calls[mark:]
             raise Unreachable from error
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
-        outputs = None
+        if getattr(operation, "data_format", None) == "channels_first":
+            raise ValueError(
+                f"The layer {path!r} has its channels first, which is not supported. Build the "
+                'model with `data_format="channels_last"`.'
+            )
         if isinstance(operation, keras.Model):
-            try:
-                outputs = self._open(operation, args, kwargs, path)
-            except Unreachable:
-                outputs = None
-        if outputs is None:
+            outputs = self._open(operation, args, kwargs, path)
+        else:
             outputs = self._twin(operation, path)(*args, **kwargs)
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
         self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))

@@ -154,7 +154,7 @@ def default_endpoint(candidates, opened):
         names = [makers.get(id(tensor), "an input") for tensor in candidates]
         warnings.warn(
             f"Several spatial activations feed the logits: {names}; explaining {names[0]!r}. Pass "
-            "`layer=` to choose.",
+            "`layer=` to choose, with a `node` for a layer that is called more than once.",
             stacklevel=4,
         )
     return candidates[0]

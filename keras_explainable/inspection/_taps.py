@@ -1,4 +1,4 @@
-"""Reach into a subclassed model whose `call` takes TensorFlow tensors only, while it runs."""
+"""Reach into a model that takes TensorFlow tensors only, while it runs."""
 
 import keras
 import tensorflow as tf
@@ -20,10 +20,10 @@ _ACTIVATIONS = {
 
 
 class Tap(keras.layers.Layer):
-    """Runs a subclassed model and notes the calls of its layers, to return tensors inside it.
+    """Runs a model and notes the calls of its layers, to return tensors inside it.
 
     Args:
-        model: subclassed `keras.Model`, built.
+        model: `keras.Model`, built, which is or holds a subclassed one.
         inputs: symbolic inputs, in the structure that it takes.
 
     Attributes:
@@ -37,16 +37,15 @@ class Tap(keras.layers.Layer):
         super().__init__(name=f"{model.name}_tap", autocast=False)
         self.opened = Calls(model)
         self.picks = ()
-        self._options = {"training": False} if takes_training(model) else {}
-        self._shadow = shadow(model, lambda layer, a, k: self._note(layer, a, k, ""))
         self._inner = model.layers
+        self._run = self._runner(model, "")
         self.built = True
         self.outputs = self.compute_output_spec(inputs)
 
     def call(self, inputs):
         """Run the model, and return what is picked."""
         self.opened.calls = []
-        outputs = self._shadow.call(inputs, **self._options)
+        outputs = self._run(inputs)
         flat = keras.tree.flatten(outputs)
         if not self.picks:
             self.opened.returned = flat
@@ -55,22 +54,26 @@ class Tap(keras.layers.Layer):
         self.opened.calls = []
         return picked
 
-    def _note(self, layer, args, kwargs, path):
-        path = f"{path}/{layer.name}" if path else layer.name
+    def _runner(self, model, path):
+        """Return a function that runs a model with its calls noted, and doesn't hold the model."""
 
-        def inside(operation, *args, **kwargs):
+        def note(operation, *args, **kwargs):
             return self._note(operation, args, kwargs, path)
 
-        if isinstance(layer, keras.Model) and _compat.is_functional(layer):
-            outputs = _compat.run_graph(layer, args[0], inside)
-        elif isinstance(layer, keras.Model):
-            inner = shadow(layer, lambda operation, a, k: inside(operation, *a, **k))
-            outputs = inner.call(*args, **kwargs)
-        else:
-            outputs = layer(*args, **kwargs)
+        if _compat.is_functional(model):
+            graph = keras.Model(_compat.input_structure(model), _compat.output_structure(model))
+            return lambda inputs, **_: _compat.run_graph(graph, inputs, note)
+        copy = shadow(model, lambda layer, args, kwargs: note(layer, *args, **kwargs))
+        options = {"training": False} if takes_training(model) else {}
+        return lambda *args, **kwargs: copy.call(*args, **(kwargs | options))
+
+    def _note(self, layer, args, kwargs, path):
+        path = f"{path}/{layer.name}" if path else layer.name
+        run = self._runner(layer, path) if isinstance(layer, keras.Model) else layer
+        outputs = run(*args, **kwargs)
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
-        outs = keras.tree.flatten(outputs)
-        self.opened.calls.append(Call(path, layer, inputs, outs, args, kwargs))
+        flat = keras.tree.flatten(outputs)
+        self.opened.calls.append(Call(path, layer, inputs, flat, args, kwargs))
         return outputs
 
     def pick_logits(self, choice, output):

@@ -136,15 +136,15 @@ def head_kernel(model):
 
 
 def _expose_by_tap(model, listed, outputs, inputs, cause):
-    """Expose a subclassed model that can't be run on symbolic tensors."""
+    """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
     symbolic = placeholders(model, inputs)
     try:
         tap = Tap(model, symbolic)
     except Exception as error:
         raise ValueError(
-            f"The layers inside the subclassed model {model.name!r} can't be reached: its `call` "
-            f"failed on symbolic tensors ({_first_line(cause)}), and on TensorFlow's "
-            f"({_first_line(error)}). Write it with layers and `keras.ops`."
+            f"The layers inside the model {model.name!r} can't be reached: the `call` of a "
+            f"subclassed model in it failed on symbolic tensors ({_first_line(cause)}), and on "
+            f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
         ) from error
     activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
     endpoints = [tap.pick_activations(argument, logits) for argument in listed]
@@ -212,5 +212,5 @@ def _shown_input(exposed, calls, endpoint):
 
 
 def _first_line(error):
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first.split('. ')[0]}"

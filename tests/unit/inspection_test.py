@@ -217,7 +217,7 @@ def test_a_name_in_two_nested_models_asks_for_its_path():
 
 
 def test_something_else_than_a_model_is_refused():
-    with pytest.raises(TypeError, match=r"`keras.Model`.*<class 'str'>"):
+    with pytest.raises(TypeError, match=r"`keras.Model`.*'resnet50' \(of type str\)"):
         inspection.expose("resnet50")
 
 
@@ -264,6 +264,63 @@ def test_layers_with_bias_are_those_that_add_one():
     x = layers.Conv2D(4, 3, name="biased")(layers.ReLU()(x))
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
     assert list(inspection.layers_with_bias(model)) == ["normalization", "biased", "head"]
+
+
+def test_layers_with_channels_first_are_refused():
+    x = inputs = keras.Input((3, 6, 6))
+    x = layers.Conv2D(4, 3, data_format="channels_first", name="first")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match=r"'first' has its channels first.*channels_last"):
+        inspection.expose(model)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["subclassed_with_tensorflow", "backbone_with_tensorflow", "nested_backbone_with_tensorflow"],
+)
+def test_layers_are_reached_where_tensorflow_functions_are_called(kind):
+    model = zoo.KINDS[kind]().model
+    assert any(path.endswith("relu") for path in inspection.find_layers(model, layers.ReLU))
+    for endpoint in ("relu", None, {"name": "pool", "link": "input"}):
+        np.testing.assert_allclose(_activations(model, endpoint), RELU, rtol=1e-5, atol=1e-6)
+    exposed = inspection.expose(model, "conv")
+    np.testing.assert_allclose(tf.nn.relu(exposed(zoo.IMAGES)[1]), RELU, rtol=1e-5, atol=1e-6)
+    predictions = exposed.activation(exposed(zoo.IMAGES)[0])
+    np.testing.assert_allclose(predictions, model(zoo.IMAGES), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"Closest: '\S*conv'"):
+        inspection.expose(model, "convv")
+
+
+def test_logits_out_of_reach_are_told():
+    class Bare(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3)
+            self.weight = self.add_weight(shape=(4, 2))
+
+        def call(self, inputs):
+            return tf.nn.softmax(tf.reduce_mean(self.conv(inputs), [1, 2]) @ self.weight)
+
+    with pytest.raises(ValueError, match="computed by TensorFlow functions, out of reach"):
+        inspection.expose(zoo._called(Bare()))
+
+
+def test_a_call_that_fails_is_quoted():
+    class Failing(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3)
+            self.failing = False
+
+        def call(self, inputs):
+            if self.failing:
+                raise RuntimeError("as asked")
+            return self.conv(inputs)
+
+    model = zoo._called(Failing())
+    model.failing = True
+    with pytest.raises(ValueError, match=r"can't be reached.*RuntimeError: as asked"):
+        inspection.expose(model)
 
 
 VALUES = np.array([[1.0, 5.0, 2.0], [7.0, 8.0, 9.0]], "float32")

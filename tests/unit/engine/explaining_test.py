@@ -175,7 +175,9 @@ def test_new_weights_are_explained_by_the_kept_step():
     np.testing.assert_allclose(logits, zoo.logits() + 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["functional", "nested_with_pooling", "subclassed"])
+@pytest.mark.parametrize(
+    "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
+)
 def test_models_explained_and_deleted_leave_nothing_alive(kind):
     alive = []
     for _ in range(10):
@@ -411,6 +413,8 @@ def test_labels_of_a_dataset_are_checked():
         dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
         with pytest.raises(ValueError, match=message):
             ke.gradcam(_model(), dataset, verbose=0)
+    with pytest.raises(ValueError, match=r"dataset.batch\(32\)"):
+        ke.gradcam(_model(), tf.data.Dataset.from_tensor_slices(images))
     dataset = tf.data.Dataset.from_tensor_slices((images, [0, 5])).batch(2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="5 units"):
         ke.gradcam(_model(), dataset, verbose=0)
