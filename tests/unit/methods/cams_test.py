@@ -55,6 +55,15 @@ def test_gradcam_of_many_units_is_that_of_each(units):
     np.testing.assert_allclose(permuted, taken, atol=1e-5 * np.abs(maps).max())
 
 
+def test_positions_in_chunks_give_the_same_maps(monkeypatch):
+    model = _deep_model(50)
+    _, expected = ke.gradcam(model, IMAGES, layer="last", **RAW)
+    for budget in (0, 7 * 2 * 36 * 4 * 4):
+        monkeypatch.setattr("keras_explainable.methods._units._BUDGET", budget)
+        _, maps = ke.gradcam(_deep_model(50), IMAGES, layer="last", **RAW)
+        np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_cam_is_gradcam_times_the_number_of_positions():
     model = zoo.functional().model
     _, cam = ke.cam(model, zoo.IMAGES, **RAW)
