@@ -84,7 +84,13 @@ class Explainer(keras.Model):
         # Maps of gradient methods are born at the size of the input.
         self.sizes = False if sizes is True and registration.family == "gradient" else sizes
         self.run_eagerly = run_eagerly
-        self.jit_compile = jit_compile
+        # Keras' own `jit_compile` compiles the replicas of some versions into one program.
+        self.jit_compile = False
+        self._explain_batch = self._explain_eagerly
+        if jit_compile and not run_eagerly:
+            self._explain_batch = tf.function(
+                self._explain_eagerly, jit_compile=True, autograph=False, reduce_retracing=True
+            )
         self.built = True
 
     @property
@@ -124,19 +130,38 @@ class Explainer(keras.Model):
         elif isinstance(x, keras.utils.PyDataset):
             batches = _Batches(self, x, y, options)
         else:
-            data = self._arrays(x, y, options)
             replicas = self.distribute_strategy.num_replicas_in_sync
-            batches = _Slices(data, batch_size, replicas)
-            if len(batches) == 1 and not callbacks and verbose in ("auto", 0):
+            batches = _Slices(self._arrays(x, y, options), batch_size, replicas)
+            if verbose == "auto" and len(batches) == 1:
                 verbose = 0
-                if replicas == 1:
-                    outputs = self.predict_on_batch(data)
-                    return outputs["logits"], outputs["maps"]
+            if replicas == 1:
+                return _trim(self._predict_slices(batches, verbose, steps, callbacks))
         return _trim(self.predict(batches, verbose=verbose, steps=steps, callbacks=callbacks))
+
+    def _predict_slices(self, batches, verbose, steps, callbacks):
+        """Do what `predict` does, without the time that it takes to build a data pipeline."""
+        steps = min(steps or len(batches), len(batches))
+        outputs = []
+        callbacks = keras.callbacks.CallbackList(
+            callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=steps, model=self
+        )
+        callbacks.on_predict_begin()
+        for step in range(steps):
+            callbacks.on_predict_batch_begin(step)
+            outputs.append(self.predict_on_batch(batches[step]))
+            callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
+        callbacks.on_predict_end()
+        if steps == 1:
+            return outputs[0]
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self._explain_batch({k: v for k, v in data.items() if k != "valid"})
+        return outputs | ({"valid": tf.convert_to_tensor(data["valid"])} if "valid" in data else {})
+
+    def _explain_eagerly(self, data):
         inputs = data["inputs"]
         flat = keras.tree.flatten(inputs)
         flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
@@ -144,11 +169,10 @@ class Explainer(keras.Model):
         indices = "argmax" if "argmax" in data else data.get("indices")
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
         shown = flat[self.exposed.input_index]
-        outputs = {
+        return {
             "logits": tf.cast(logits, tf.float32),
             "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
         }
-        return outputs | ({"valid": data["valid"]} if "valid" in data else {})
 
     def make_predict_function(self, force=False):
         """Make the step, which TensorFlow is to tell from the steps of other explainers.

@@ -179,7 +179,7 @@ def test_new_weights_are_explained_by_the_kept_step():
     "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
 )
 def test_models_explained_and_deleted_leave_nothing_alive(kind):
-    alive = []
+    alive, kept = [], len(ke.engine.explaining._explainers)
     for _ in range(10):
         model = zoo.KINDS[kind]().model
         for method in METHODS:
@@ -190,7 +190,7 @@ def test_models_explained_and_deleted_leave_nothing_alive(kind):
     keras.backend.clear_session()
     gc.collect()
     assert sum(reference() is not None for reference in alive) == 0
-    assert len(ke.engine.explaining._explainers) == 0
+    assert len(ke.engine.explaining._explainers) <= kept
 
 
 def _fingerprint(model):
