@@ -6,8 +6,10 @@ from keras_explainable._checks import invalid
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 
-# Bytes that the positions explained side by side may hold in `explain_linear`.
-_BUDGET = 2**28
+# Bytes that the positions explained side by side may hold in `explain_linear`, and the batch that
+# is reckoned with where its size is unknown.
+_BUDGET = 2**30
+_BATCH_SIZE = 32
 
 
 def float_logits(logits):
@@ -75,7 +77,7 @@ def explain_linear(explain, logits, indices, activations):
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(cotangent)
         maps = explain(cotangent)
-    held = activations[0].shape.num_elements() * (activations.shape[0] or 1) * 4
+    held = activations[0].shape.num_elements() * (activations.shape[0] or _BATCH_SIZE) * 4
     # Side by side is fastest, in chunks of two at least where memory doesn't allow it.
     chunk = None if positions * held <= _BUDGET else max(2, _BUDGET // held)
     jacobian = tape.batch_jacobian(maps, cotangent, parallel_iterations=chunk)
