@@ -72,7 +72,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
         >>> import keras, keras_explainable as ke
         >>> backbone = keras.applications.MobileNetV2(
         ...     weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3))
-        >>> model = keras.Sequential([backbone, keras.layers.Dense(5, activation="softmax")])
+        >>> head = keras.layers.Dense(5, activation="softmax")
+        >>> model = keras.Sequential([keras.Input((96, 96, 3)), backbone, head])
         >>> exposed = ke.inspection.expose(model)
         >>> [tuple(tensor.shape) for tensor in exposed.outputs]
         [(None, 5), (None, 3, 3, 1280)]
