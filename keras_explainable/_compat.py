@@ -1,6 +1,9 @@
 """The only door to what Keras keeps private; `tests/unit/compat_test.py` notices a change."""
 
+import types
+
 import keras
+from keras.src.models.functional import Functional
 
 # What Keras sets on an instance to wrap a method: it points back at the instance it was made for.
 _WRAPPED_METHODS = ("build", "quantize", "train_function", "test_function", "predict_function")
@@ -46,11 +49,66 @@ def run_graph(model, inputs, call):
     return model._run_through_graph(inputs, operation_fn=bind)
 
 
+def symbolic_outputs(model):
+    """List the symbolic tensors that the calls in a functional model made when it was built.
+
+    Args:
+        model: functional or sequential `keras.Model`, built.
+
+    Returns:
+        list of flat lists of tensors, in the order in which `run_graph` calls.
+    """
+    made = []
+
+    def note(operation, *args, **kwargs):
+        taken = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+        for node in operation._inbound_nodes:
+            if [id(t) for t in node.input_tensors] == [id(t) for t in taken]:
+                break
+        made.append(list(node.output_tensors))
+        return made[-1]
+
+    run_graph(model, input_structure(model), note)
+    return made
+
+
+def call_counts(model):
+    """Count the symbolic calls of a model and of all its layers.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        list of triples of a list of calls that Keras keeps, its length, and the layer's name.
+    """
+    layers = [model, *model._flatten_layers(include_self=False)]
+    histories = [(h, x.name) for x in layers for h in (x._inbound_nodes, x._outbound_nodes)]
+    return [(history, len(history), name) for history, name in histories]
+
+
+def undo_calls(counts):
+    """Forget symbolic calls made since `call_counts`, and return the names of their layers."""
+    called = [name for history, length, name in counts if len(history) > length]
+    for history, length, _ in counts:
+        del history[length:]
+    return called
+
+
+def rebound(model, copy):
+    """Return the attributes of a model that are methods of it, as methods of a copy."""
+    return {
+        name: types.MethodType(value.__func__, copy)
+        for name, value in vars(model).items()
+        if isinstance(value, types.MethodType) and value.__self__ is model
+    }
+
+
 def is_functional(model):
     """Tell whether a model is a graph of operations (functional, or sequential and built)."""
     if isinstance(model, keras.Sequential):
-        return getattr(model, "_functional", None) is not None
-    return isinstance(model, keras.Model) and hasattr(model, "_run_through_graph")
+        own = type(model).call is not keras.Sequential.call
+        return not own and getattr(model, "_functional", None) is not None
+    return isinstance(model, Functional) and type(model).call is Functional.call
 
 
 def input_structure(model):

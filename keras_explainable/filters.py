@@ -16,7 +16,7 @@ def positive(maps):
     .. math:: \max(M, 0)
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype.
@@ -30,7 +30,7 @@ def negative(maps):
     .. math:: \min(M, 0)
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype.
@@ -44,7 +44,7 @@ def absolute(maps):
     .. math:: |M|
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype.
@@ -58,11 +58,12 @@ def normalize(maps):
     .. math:: \psi(M) = \frac{M - \min M}{\max M - \min M}
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype; 0 where a map is constant.
     """
+    maps = tf.convert_to_tensor(maps)
     axes = _axes.spatial(maps.shape.rank)
     lowest = tf.reduce_min(maps, axis=axes, keepdims=True)
     highest = tf.reduce_max(maps, axis=axes, keepdims=True)
@@ -75,7 +76,7 @@ def positive_normalize(maps):
     .. math:: \psi(\max(M, 0))
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype; 0 where nothing is positive.
@@ -89,7 +90,7 @@ def negative_normalize(maps):
     .. math:: \psi(\max(-M, 0))
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype; 0 where nothing is negative.
@@ -103,7 +104,7 @@ def absolute_normalize(maps):
     .. math:: \psi(|M|)
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype.
@@ -117,11 +118,12 @@ def signed_normalize(maps):
     .. math:: M / \max |M|
 
     Args:
-        maps: float tensor `(batch, *positions, units)`.
+        maps: float tensor or array `(batch, *positions, units)`.
 
     Returns:
         tensor of the same shape and dtype; 0 where a map is 0 everywhere.
     """
+    maps = tf.convert_to_tensor(maps)
     axes = _axes.spatial(maps.shape.rank)
     return tf.math.divide_no_nan(maps, tf.reduce_max(tf.abs(maps), axis=axes, keepdims=True))
 
@@ -132,7 +134,7 @@ def resize(maps, sizes):
     The centre of cell `i` of `n` lands at `(i + 0.5) * size / n - 0.5` pixels.
 
     Args:
-        maps: float tensor `(batch, *positions, units)` with one or two axes of positions.
+        maps: float tensor or array `(batch, *positions, units)` with one or two axes of positions.
         sizes: sizes after resizing, one per axis of positions; integers or tensors.
 
     Returns:
@@ -141,6 +143,7 @@ def resize(maps, sizes):
     Raises:
         ValueError: if `sizes` doesn't fit the maps.
     """
+    maps = tf.convert_to_tensor(maps)
     rank = maps.shape.rank - 2
     if rank not in (1, 2) or len(sizes) != rank:
         shape = tuple(maps.shape)

@@ -109,7 +109,7 @@ class Explainer(keras.Model):
             y: units explained: `None` (every unit, or those that the data set yields), an integer
                 (the same for all samples), integers `(batch,)` or `(batch, n)`, or "argmax".
             batch_size: samples per step, for arrays. Defaults to 32.
-            steps: number of batches to explain, for data sets. Defaults to all.
+            steps: number of batches to explain. Defaults to all.
             verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when
                 there are several batches.
             callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
@@ -125,6 +125,8 @@ class Explainer(keras.Model):
                 there are no samples.
             TypeError: if an argument has a wrong type.
         """
+        if steps is not None and (not _is_integer(steps) or steps < 1):
+            raise invalid("steps", "a positive integer or `None`", repr(steps))
         if isinstance(x, tf.data.Dataset):
             batches = self._dataset(x, y, options)
         elif isinstance(x, keras.utils.PyDataset):
@@ -145,19 +147,24 @@ class Explainer(keras.Model):
         callbacks = keras.callbacks.CallbackList(
             callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=steps, model=self
         )
+        self.stop_predicting = False
         callbacks.on_predict_begin()
         for step in range(steps):
             callbacks.on_predict_batch_begin(step)
             outputs.append(self.predict_on_batch(batches[step]))
             callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
+            if self.stop_predicting:
+                break
         callbacks.on_predict_end()
-        if steps == 1:
+        if len(outputs) == 1:
             return outputs[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if not isinstance(data, dict) or "inputs" not in data:
+            raise TypeError("An `Explainer` explains data with `explainer.explain(x, y)`.")
         outputs = self._explain_batch({k: v for k, v in data.items() if k != "valid"})
         return outputs | ({"valid": tf.convert_to_tensor(data["valid"])} if "valid" in data else {})
 
@@ -174,6 +181,10 @@ class Explainer(keras.Model):
             "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
         }
 
+    def call(self, *_, **__):
+        """Refuse to be called: explaining takes more than a call."""
+        raise TypeError("An `Explainer` explains data with `explainer.explain(x, y)`.")
+
     def make_predict_function(self, force=False):
         """Make the step, which TensorFlow is to tell from the steps of other explainers.
 
@@ -189,7 +200,11 @@ class Explainer(keras.Model):
 
     def _finish(self, maps, shown):
         """Filter and resize maps; `shown` is the input whose size they take."""
-        maps = self.postprocessing(tf.cast(maps, tf.float32))
+        raw = tf.cast(maps, tf.float32)
+        maps = tf.convert_to_tensor(self.postprocessing(raw))
+        if maps.shape.rank != raw.shape.rank:
+            expected = f"a function that keeps the axes of maps {tuple(raw.shape)}"
+            raise invalid("postprocessing", expected, f"maps {tuple(maps.shape)}")
         if self.sizes is False or (self.sizes is True and shown.shape.rank != maps.shape.rank):
             return maps
         if self.sizes is not True:
@@ -223,13 +238,9 @@ class Explainer(keras.Model):
     def _structured(self, x):
         """Return the arrays of `x` in a structure that the model takes, their shapes checked."""
         wanted = self.exposed.inputs
+        x = self._arranged(x)
         if isinstance(x, dict):
-            structure = self.exposed.input
-            names = structure if isinstance(structure, dict) else [t.name for t in wanted]
-            if set(x) != set(names):
-                raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
-            x = {name: _array(x[name]) for name in names}
-            x = x if isinstance(structure, dict) else tuple(x.values())
+            x = {name: _array(value) for name, value in x.items()}
         elif isinstance(x, list | tuple) and len(x) == len(wanted):
             x = tuple(_array(v) for v in x) if len(x) > 1 else _array(x[0])
         elif isinstance(x, list | tuple):
@@ -246,7 +257,18 @@ class Explainer(keras.Model):
                 raise invalid("x", f"shape {tuple(kind.shape)}", tuple(array.shape), hint)
         if len(flat) != len(wanted):
             raise invalid("x", f"{len(wanted)} inputs", len(flat))
-        return x
+        return keras.tree.map_structure(_single_precision, x)
+
+    def _arranged(self, x):
+        """Return inputs given by name in the order of the model."""
+        if not isinstance(x, dict):
+            return x
+        structure = self.exposed.input
+        names = structure if isinstance(structure, dict) else [t.name for t in self.exposed.inputs]
+        if set(x) != set(names):
+            raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
+        x = {name: x[name] for name in names}
+        return x if isinstance(structure, dict) else tuple(x.values())
 
     def _units(self, y, num_samples):
         """Return what a batch holds of the explained units; every unit for none."""
@@ -265,7 +287,7 @@ class Explainer(keras.Model):
         if y.ndim > 2 or len(y) != num_samples:
             expected = f"units for each of the {num_samples} samples, `({num_samples},)` or "
             raise invalid("y", f"{expected}`({num_samples}, n)`", f"shape {y.shape}")
-        if y.ndim == 2 and y.shape[1] == self.num_units > 2 and set(np.unique(y)) == {0, 1}:
+        if y.ndim == 2 and y.shape[1] == self.num_units > 1 and set(np.unique(y)) <= {0, 1}:
             hint = "For a multi-hot array pass `y=None`, which explains every unit."
             raise invalid("y", "indices of units", "a multi-hot array", hint)
         if y.size == 0 or y.min() < 0 or y.max() >= self.num_units:
@@ -284,9 +306,12 @@ class Explainer(keras.Model):
         constant = self._units(y, 1)
         paired = isinstance(dataset.element_spec, tuple)
         self._check_batched(dataset.element_spec[0] if paired else dataset.element_spec)
+        if dataset.cardinality() == 0:
+            raise invalid("x", "a data set with at least one batch", "an empty one")
 
+        @tf.autograph.experimental.do_not_convert
         def prepare(*element):
-            batch = {"inputs": element[0]}
+            batch = {"inputs": self._arranged(element[0])}
             rows = tf.shape(keras.tree.flatten(element[0])[0])[0]
             if constant:
                 batch |= {k: tf.repeat(tf.constant(v), rows, axis=0) for k, v in constant.items()}
@@ -298,7 +323,7 @@ class Explainer(keras.Model):
 
     def _check_batched(self, specification):
         """Refuse a data set of single samples."""
-        flat = keras.tree.flatten(specification)
+        flat = keras.tree.flatten(self._arranged(specification))
         for element, kind in zip(flat, self.exposed.inputs, strict=False):
             if element.shape.rank is not None and element.shape.rank < len(kind.shape):
                 expected = f"a data set of batches {tuple(kind.shape)}"
@@ -314,6 +339,8 @@ class Explainer(keras.Model):
         if labels.shape.rank not in (1, 2):
             expected = "labels of shape (batch,) or (batch, n) in the data set"
             raise invalid("x", expected, tuple(labels.shape), hint)
+        if labels.shape.rank == 2 and labels.shape[1] == self.num_units > 1:
+            raise invalid("x", "indices of units", "one label per unit in the data set", hint)
         message = (
             f"The output has {self.num_units} units: labels go from 0 to {self.num_units - 1}."
         )
@@ -370,12 +397,13 @@ def explain(
         output: which output is explained, for a model with several: index, name or endpoint.
             Defaults to the first, with a warning.
         batch_size: samples per step, for arrays. Defaults to 32.
-        steps: number of batches to explain, for data sets. Defaults to all.
+        steps: number of batches to explain. Defaults to all.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when there
             are several batches.
         callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
         postprocessing: filter of the maps: its name (`ke.filters`), a function from maps to maps,
-            `None` for raw maps, or "auto" for the default of the method.
+            `None` for raw maps, or "auto" for the default of the method. Keep a function in a
+            variable: a new `lambda` in every call is compiled in every call.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
             activations; a size `(height, width)`, or one integer for both, is another choice.
         run_eagerly: run without compiling, for debugging. Defaults to False.
@@ -459,7 +487,7 @@ class _Slices(keras.utils.PyDataset):
         super().__init__(workers=1, max_queue_size=2)
         if batch_size is None:
             batch_size = 32
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if not _is_integer(batch_size) or batch_size < 1:
             raise invalid("batch_size", "a positive integer", repr(batch_size))
         self._data = data
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
@@ -610,13 +638,23 @@ def _sizes(resizing):
         return resizing
     if resizing is None:
         return False
-    sizes = (resizing, resizing) if isinstance(resizing, int) else resizing
+    sizes = (resizing, resizing) if _is_integer(resizing) else resizing
     valid = isinstance(sizes, list | tuple) and len(sizes) > 0
-    if not valid or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
+    if not valid or not all(_is_integer(size) and size > 0 for size in sizes):
         raise invalid(
             "resizing", "a boolean, a positive integer or a tuple of them", repr(resizing)
         )
     return tuple(int(size) for size in sizes)
+
+
+def _is_integer(value):
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _single_precision(array):
+    """Cast doubles, which would take another trace of the step."""
+    is_double = isinstance(array, np.ndarray) and array.dtype == np.float64
+    return array.astype("float32") if is_double else array
 
 
 def _array(value):

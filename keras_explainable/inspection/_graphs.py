@@ -141,11 +141,20 @@ class Graph(Calls):
     def __init__(self, model, inputs=None):
         super().__init__(model)
         self._names = {}
+        self._made = {}
         self.inputs = placeholders(model, inputs)
-        self.outputs = self._open(model, (self.inputs,), {}, path="")
+        counts = _compat.call_counts(model)
+        try:
+            self.outputs = self._open(model, (self.inputs,), {}, path="")
+        finally:
+            called = _compat.undo_calls(counts)
+        if called:
+            raise Unreachable from RuntimeError(f"layers held elsewhere are called: {called}")
 
     def endpoint(self, endpoint, argument="arguments"):
         """Find the symbolic tensor that an endpoint names."""
+        if is_symbolic(endpoint) and len(self._made.get(id(endpoint), ())) == 1:
+            return self._made[id(endpoint)][0]
         call, link = self.locate(endpoint, argument)
         return call.outputs[0] if link == "output" else call.inputs[0]
 
@@ -168,14 +177,18 @@ class Graph(Calls):
         def call(operation, *args, **kwargs):
             if training is not None and isinstance(operation, keras.Layer):
                 kwargs = {**kwargs, "training": training}
-            return self._call(operation, args, kwargs, path)
+            outputs = self._call(operation, args, kwargs, path)
+            # A tensor that a nested model and its last layer return is one endpoint, not two.
+            for tensor, new in zip(next(made), keras.tree.flatten(outputs), strict=True):
+                self._made.setdefault(id(tensor), []).append(new)
+            return outputs
 
         if _compat.is_functional(model):
+            made = iter(_compat.symbolic_outputs(model))
             return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
+        copy = shadow(model, lambda layer, a, k: self._call(layer, a, k, path))
         try:
-            return shadow(model, lambda layer, a, k: self._call(layer, a, k, path)).call(
-                *args, **kwargs
-            )
+            return call_of(copy)(*args, **kwargs)
         except Unreachable:
             raise
         except Exception as error:
@@ -223,7 +236,14 @@ def shadow(model, call):
         for name, value in vars(model).items()
         if any(isinstance(leaf, keras.Layer) for leaf in keras.tree.flatten(_plain(value)))
     }
-    return _compat.twin(model, model.name, **attributes)
+    copy = _compat.twin(model, model.name, **attributes)
+    vars(copy).update(_compat.rebound(model, copy))
+    return copy
+
+
+def call_of(model):
+    """Return the `call` of a model; of one that is a `tf.function`, the function inside."""
+    return getattr(model.call, "python_function", model.call)
 
 
 class _StandIn:
@@ -246,7 +266,7 @@ class _StandIn:
 
 def placeholders(model, inputs=None):
     """Return new symbolic inputs for a model, in the structure that it takes."""
-    return keras.tree.map_structure(_placeholder, _input_specification(model, inputs))
+    return _placeholders(_input_specification(model, inputs))
 
 
 def is_symbolic(value):
@@ -270,7 +290,7 @@ def output_names(model, outputs):
 
 def takes_training(model):
     """Tell whether the `call` of a subclassed model has an argument `training`."""
-    return "training" in inspect.signature(model.call).parameters
+    return "training" in inspect.signature(call_of(model)).parameters
 
 
 def _input_specification(model, inputs):
@@ -302,8 +322,14 @@ def _specification(value):
     return keras.KerasTensor((None, *value.shape[1:]), dtype=dtype)
 
 
-def _placeholder(tensor):
-    return keras.Input(batch_shape=tuple(tensor.shape), dtype=tensor.dtype, name=tensor.name)
+def _placeholders(specification, name=None):
+    if isinstance(specification, dict):
+        return {key: _placeholders(value, key) for key, value in specification.items()}
+    if isinstance(specification, list | tuple):
+        return [_placeholders(value) for value in specification]
+    name = name if isinstance(name, str) else specification.name
+    shape = tuple(specification.shape)
+    return keras.Input(batch_shape=shape, dtype=specification.dtype, name=name)
 
 
 def _plain(value):

@@ -18,6 +18,12 @@ _AVERAGES = (
     keras.layers.AveragePooling2D,
     keras.layers.AveragePooling3D,
 )
+_LINEAR = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 _ACTIVATIONS = (
     keras.layers.Activation,
     keras.layers.Softmax,
@@ -44,9 +50,14 @@ _PASSED_IN_INFERENCE = (
 )
 
 
+def _operation_name(layer):
+    """Return the class name of an operation of `keras.ops`, which no user's layer is taken for."""
+    return "" if isinstance(layer, keras.Layer) else type(layer).__name__
+
+
 def is_activation(layer):
     """Tell whether a layer is an activation and nothing else."""
-    return isinstance(layer, _ACTIVATIONS) or type(layer).__name__ in _ACTIVATION_OPERATIONS
+    return isinstance(layer, _ACTIVATIONS) or _operation_name(layer) in _ACTIVATION_OPERATIONS
 
 
 def is_fused(layer):
@@ -56,7 +67,7 @@ def is_fused(layer):
 
 def keeps_values(layer):
     """Tell whether a layer gives its values another shape or type at most, in inference."""
-    return isinstance(layer, _PASSED_IN_INFERENCE) or type(layer).__name__ in _SHAPE_OPERATIONS
+    return isinstance(layer, _PASSED_IN_INFERENCE) or _operation_name(layer) in _SHAPE_OPERATIONS
 
 
 def activation_of(layer):
@@ -89,8 +100,10 @@ def without_activation(tensor, producers):
     if is_fused(call.layer):
         return linear_twin(call.layer)(*call.args, **call.kwargs), call.layer.activation
     if is_activation(call.layer):
-        logits, inner = without_activation(call.inputs[0], producers)
-        return logits, inner or activation_of(call.layer)
+        activation = activation_of(call.layer)
+        if activation is not None:
+            return call.inputs[0], activation
+        return without_activation(call.inputs[0], producers)
     if keeps_values(call.layer):
         logits, activation = without_activation(call.inputs[0], producers)
         if activation is not None:
@@ -193,9 +206,15 @@ def linear_head(calls, logits, endpoint):
 
 
 def _is_linear(layer):
-    kernel = getattr(layer, "effective_kernel", getattr(layer, "kernel", None))
-    if kernel is None or _is_nonlinear(getattr(layer, "activation", None)):
+    if _is_nonlinear(getattr(layer, "activation", None)):
         return False
+    if not hasattr(layer, "effective_kernel"):
+        # A kernel of another layer may be used in another way, as in a transposed convolution.
+        plain = any(type(layer).call is kind.call for kind in _LINEAR if isinstance(layer, kind))
+        quantized = getattr(layer, "quantization_mode", None) is not None
+        if not plain or quantized or getattr(layer, "groups", 1) != 1:
+            return False
+    kernel = layer.effective_kernel if hasattr(layer, "effective_kernel") else layer.kernel
     return len(kernel.shape) == 2 or all(size == 1 for size in kernel.shape[:-2])
 
 
@@ -209,7 +228,7 @@ def _is_global_average(call):
         return False
     if isinstance(call.layer, _AVERAGES):
         return tuple(call.layer.pool_size) == tuple(source.shape[1:-1])
-    if type(call.layer).__name__ == "Mean":
+    if _operation_name(call.layer) == "Mean":
         axes = {axis % len(source.shape) for axis in keras.tree.flatten(call.layer.axis)}
         return axes == set(_axes.spatial(len(source.shape)))
     return False

@@ -8,6 +8,7 @@ from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection._graphs import Call
 from keras_explainable.inspection._graphs import Calls
+from keras_explainable.inspection._graphs import call_of
 from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import shadow
 from keras_explainable.inspection._graphs import takes_training
@@ -65,7 +66,7 @@ class Tap(keras.layers.Layer):
             return lambda inputs, **_: _compat.run_graph(graph, inputs, note)
         copy = shadow(model, lambda layer, args, kwargs: note(layer, *args, **kwargs))
         options = {"training": False} if takes_training(model) else {}
-        return lambda *args, **kwargs: copy.call(*args, **(kwargs | options))
+        return lambda *args, **kwargs: call_of(copy)(*args, **(kwargs | options))
 
     def _note(self, layer, args, kwargs, path):
         path = f"{path}/{layer.name}" if path else layer.name
@@ -91,18 +92,18 @@ class Tap(keras.layers.Layer):
             tensor = self.opened.locate(output, "outputs")[0].outputs[0]
         else:
             tensor = self.opened.returned[choice]
-        activation = None
-        while True:
-            call = self._producer(tensor)
+        activation, call = None, self._producer(tensor)
+        while activation is None:
             if call is None and tensor.op.type in _ACTIVATIONS:
-                activation = activation or _ACTIVATIONS[tensor.op.type]
+                activation = _ACTIVATIONS[tensor.op.type]
                 tensor = tensor.op.inputs[0]
             elif call is not None and _heads.is_activation(call.layer):
-                activation = activation or _heads.activation_of(call.layer)
+                activation = _heads.activation_of(call.layer)
                 tensor = call.inputs[0]
             else:
                 break
-        if call is not None and _heads.is_fused(call.layer):
+            call = self._producer(tensor)
+        if activation is None and call is not None and _heads.is_fused(call.layer):
             index = self._index(call)
             self.picks = (lambda calls, _: _without_activation(calls[index]),)
             return call.layer.activation, tensor

@@ -185,6 +185,12 @@ def _logits(graph, index, endpoint):
     if any(tensor is t for t in keras.tree.flatten(graph.inputs)):
         raise invalid("outputs", "an output or a layer of the model", repr(endpoint))
     producers = {id(t): call for call in graph.ancestry(tensor) for t in call.outputs}
+    if isinstance(producers[id(tensor)].layer, keras.layers.Lambda):
+        warnings.warn(
+            f"The output of {graph.name!r} comes from a Lambda layer: an activation in it is not "
+            "left out of the logits. Choose a layer before it with `output=`.",
+            stacklevel=3,
+        )
     return _heads.without_activation(tensor, producers)
 
 

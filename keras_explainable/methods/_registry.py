@@ -1,6 +1,7 @@
 """The table of explaining methods."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -91,6 +92,9 @@ def registration(identifier):
             hint = f"Did you mean {near[0]!r}?" if near else ""
             raise invalid("method", f"one of {', '.join(names())}", repr(identifier), hint)
         return _METHODS[identifier]
+    if inspect.ismodule(identifier):
+        hint = "Name the function in it, as in `ke.methods.gradients.gradients`, or pass its name."
+        raise mistyped("method", "a method", identifier, hint)
     if not callable(identifier):
         expected = "the name of a method or a function `(model, inputs, indices) -> (logits, maps)`"
         raise mistyped("method", expected, identifier)

@@ -43,12 +43,18 @@ def explain_each(explain, logits, indices=None, signature=tf.float32):
     if indices.shape[1] == 1:
         maps = explain_column(indices[:, 0])
         return tf.nest.map_structure(lambda m: m[..., None], maps)
-    maps = tf.map_fn(
-        explain_column,
-        tf.transpose(indices),
-        fn_output_signature=signature,
-        parallel_iterations=1,
-    )
+    try:
+        maps = tf.map_fn(
+            explain_column,
+            tf.transpose(indices),
+            fn_output_signature=signature,
+            parallel_iterations=1,
+        )
+    except Exception:
+        # After a trace that fails, `tf.map_fn` leaves this set, and no strategy can be entered.
+        if not tf.executing_eagerly():
+            tf.compat.v1.get_variable_scope().set_caching_device(None)
+        raise
     return tf.nest.map_structure(_units_last, maps)
 
 

@@ -108,7 +108,11 @@ def gradcam(model, inputs, indices=None):
     num_positions = tf.cast(tf.reduce_prod(tf.shape(activations)[1:-1]), tf.float32)
 
     def explain(cotangent):
-        gradient = tf.cast(tape.gradient(logits, raw, cotangent), tf.float32)
+        gradient = tape.gradient(logits, raw, cotangent)
+        if gradient is None:
+            expected = "a layer by which the logits can be differentiated"
+            raise invalid("layer", expected, f"activations {tuple(raw.shape)} that they don't see")
+        gradient = tf.cast(gradient, tf.float32)
         # The derivative of a mean divides at every position, that of a sum just once.
         weights = tf.reduce_sum(gradient, positions) / num_positions
         return _einsum("b...k,bk->b...", activations, weights)
@@ -282,8 +286,9 @@ def _exposed_outputs(model, inputs):
     """Return float32 logits, and activations in the dtype of the model."""
     outputs = tf.nest.flatten(model(inputs, training=False))
     if len(outputs) != 2:
-        hint = "Make one with `ke.inspection.expose(model)`."
-        raise invalid("model", "a model with outputs [logits, activations]", len(outputs), hint)
+        expected = "a model with outputs [logits, activations], of one layer"
+        hint = "Make one with `ke.inspection.expose(model)`, or pass one endpoint as `layer`."
+        raise invalid("model", expected, f"{len(outputs)} outputs", hint)
     logits, activations = outputs
     if activations.shape.rank < 3:
         expected = "a layer with activations (batch, *positions, kernels)"

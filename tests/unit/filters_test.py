@@ -44,6 +44,13 @@ def test_filters_take_any_number_of_positions(name):
     np.testing.assert_allclose(flat, tf.reshape(square, (1, 4, 2)))
 
 
+@pytest.mark.parametrize("name", ORACLES)
+def test_filters_take_arrays(name):
+    maps = MAPS.astype("float32")
+    np.testing.assert_allclose(filters.get(name)(maps), filters.get(name)(tf.constant(maps)))
+    assert filters.resize(maps, (4, 4)).shape == (1, 4, 4, 2)
+
+
 def test_signals_are_resized_like_images_of_one_row():
     maps = tf.constant(MAPS[:, 0], tf.float32)
     resized = filters.resize(maps, (8,))

@@ -55,6 +55,27 @@ def test_an_index_counts_the_layers_of_the_model():
         np.testing.assert_allclose(_activations(model, index), expected, rtol=1e-6)
 
 
+def test_symbolic_tensors_of_every_graph_are_endpoints():
+    backbone = zoo._backbone()
+    inputs = keras.Input((6, 6, 3))
+    activations = backbone(inputs)
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(activations))
+    model = zoo._weigh(keras.Model(inputs, x))
+    for tensor in (activations, backbone.output, backbone.get_layer("relu").output):
+        np.testing.assert_allclose(_activations(model, tensor), RELU, rtol=1e-5, atol=1e-6)
+
+
+def test_a_symbolic_tensor_tells_the_call_of_a_shared_layer():
+    shared = layers.Conv2D(3, 3, padding="same", activation="tanh", name="shared")
+    inputs = keras.Input((6, 6, 3))
+    once = shared(inputs)
+    twice = shared(once)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(twice)))
+    first = shared(zoo.IMAGES)
+    np.testing.assert_allclose(_activations(model, once), first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_activations(model, twice), shared(first), rtol=1e-5, atol=1e-6)
+
+
 def test_several_endpoints_come_in_the_order_asked_for():
     exposed = inspection.expose(_nested(), ["relu", "conv"])
     _, relu, convolution = exposed(zoo.IMAGES)
@@ -136,6 +157,82 @@ def test_logits_come_before_the_activation(head):
         predictions = np.reshape(model(zoo.IMAGES), (3, 5))
         np.testing.assert_allclose(exposed.activation(logits), predictions, rtol=1e-5)
     assert (exposed.activation is None) == (head == "nothing to leave out")
+
+
+def test_only_the_last_activation_is_left_out():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Dense(5, activation="relu")(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x)))
+    model = keras.Model(inputs, layers.Softmax()(x))
+    exposed = inspection.expose(model)
+    np.testing.assert_allclose(
+        exposed(zoo.IMAGES)[0], keras.Model(inputs, x)(zoo.IMAGES), rtol=1e-5, atol=1e-6
+    )
+    predictions = exposed.activation(exposed(zoo.IMAGES)[0])
+    np.testing.assert_allclose(predictions, model(zoo.IMAGES), rtol=1e-5)
+
+
+def test_a_functional_model_with_a_call_of_its_own_is_not_taken_for_its_graph():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    specimen = zoo.functional().model
+    model = Doubled(specimen.input, specimen.output)
+    before = len(model.layers[1]._inbound_nodes)
+    with pytest.raises(ValueError, match="no spatial activation"):
+        inspection.expose(model, inputs=zoo.IMAGES)
+    assert len(model.layers[1]._inbound_nodes) == before
+
+
+def test_layers_behind_methods_and_closures_are_left_as_found():
+    class Bound(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(4, 3, padding="same", name="conv")
+            self.run = self.trunk
+            self.head = layers.Dense(5, name="head")
+            self.heads = lambda x: self.head(x)
+            self.pool = layers.GlobalAveragePooling2D()
+
+        def trunk(self, inputs):
+            return keras.ops.relu(self.conv(inputs))
+
+        def call(self, inputs):
+            return self.heads(self.pool(self.run(inputs)))
+
+    model = Bound()
+    zoo._called(model)
+    expected = tf.nn.relu(model.conv(zoo.IMAGES))
+    np.testing.assert_allclose(_activations(model, "conv"), model.conv(zoo.IMAGES), atol=1e-5)
+    np.testing.assert_allclose(_activations(model), expected, atol=1e-5)
+    for layer in (model.conv, model.head):
+        assert layer._inbound_nodes == []
+
+
+def test_a_call_that_is_a_compiled_function_is_opened():
+    class Compiled(zoo.Subclassed):
+        @tf.function
+        def call(self, inputs):
+            return self.head(self.pool(self.trunk[1](self.trunk[0](inputs))))
+
+    model = zoo._weigh(zoo._called(Compiled()))
+    np.testing.assert_allclose(_activations(model), RELU, rtol=1e-5, atol=1e-6)
+
+
+def test_the_output_of_a_lambda_is_warned_of():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x)))
+    model = keras.Model(inputs, layers.Lambda(keras.ops.softmax)(x))
+    with pytest.warns(UserWarning, match=r"Lambda.*`output=`"):
+        inspection.expose(model)
+
+
+def test_inputs_of_a_dict_are_named_by_their_keys():
+    image = keras.Input((6, 6, 3), name="image")
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image)))
+    model = keras.Model({"image": image}, x)
+    assert list(inspection.expose(model).input) == ["image"]
+    assert inspection.expose(model).inputs[0].name == "image"
 
 
 def test_squeeze_and_excitation_is_not_taken_for_the_last_pooling():

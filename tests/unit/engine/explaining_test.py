@@ -241,6 +241,18 @@ def test_after_a_failing_call_the_next_one_works():
         np.testing.assert_array_equal(actual, desired)
 
 
+def test_after_a_trace_that_fails_inside_a_loop_strategies_are_entered():
+    x = inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.ops.stop_gradient(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="can be differentiated"):
+        ke.gradcam(model, zoo.IMAGES, layer="conv")
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = _model()
+    assert ke.gradcam(model, _images(3), 0)[0].shape == (3, 1)
+
+
 def test_integer_images_are_explained_like_floats():
     model = _model()
     images = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 3)).astype("uint8")
@@ -317,6 +329,49 @@ def test_steps_limit_the_batches_of_a_dataset():
     assert logits.shape == (4, 1)
 
 
+def test_steps_limit_the_batches_of_arrays():
+    logits, _ = ke.gradcam(_model(), _images(6), 0, batch_size=2, steps=2, verbose=0)
+    assert logits.shape == (4, 1)
+
+
+def test_callbacks_may_stop():
+    class Stop(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            self.model.stop_predicting = batch == 1 and logs is not None
+
+    options = {"batch_size": 2, "callbacks": [Stop()], "verbose": 0}
+    logits, _ = ke.gradcam(_model(), _images(8), 0, **options)
+    assert logits.shape == (4, 1)
+
+
+def test_doubles_do_not_retrace():
+    traced, traces = _traced("cam")
+    model = _model()
+    for dtype in ("float32", "float64"):
+        ke.explain(traced, model, _images(2).astype(dtype), 0)
+    assert len(traces) == 1
+
+
+def test_inputs_by_name_fit_a_model_of_listed_inputs():
+    first, second = keras.Input((6, 6, 3), name="b"), keras.Input((2,), name="a")
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(first))
+    model = keras.Model(
+        [first, second], keras.layers.Dense(2)(keras.ops.concatenate([x, second], 1))
+    )
+    x = {"a": np.ones((3, 2), "float32"), "b": zoo.IMAGES}
+    _, expected = ke.gradcam(model, [x["b"], x["a"]], **RAW)
+    for source in (x, tf.data.Dataset.from_tensor_slices(x).batch(2)):
+        _, maps = ke.gradcam(model, source, **RAW)
+        np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_explainer_says_how_it_is_used():
+    explainer = ke.Explainer("gradcam", _model())
+    for use in (explainer, explainer.predict):
+        with pytest.raises(TypeError, match=r"explainer.explain\(x, y\)"):
+            use(zoo.IMAGES)
+
+
 def test_callbacks_see_every_batch():
     batches = []
     counter = keras.callbacks.LambdaCallback()
@@ -384,6 +439,9 @@ BAD = [
     ({"x": {"image": zoo.IMAGES}}, ValueError, "keys"),
     ({"batch_size": 0}, ValueError, "`batch_size`"),
     ({"batch_size": 2.0}, ValueError, "`batch_size`"),
+    ({"steps": 0}, ValueError, "`steps`"),
+    ({"postprocessing": lambda maps: maps[..., 0]}, ValueError, "keeps the axes"),
+    ({"method": ke.methods.gradients}, TypeError, "ke.methods.gradients.gradients"),
     ({"resizing": (0, 3)}, ValueError, r"`resizing`.*\(0, 3\)"),
     ({"resizing": "big"}, ValueError, "'big'"),
     ({"postprocessing": "posit"}, ValueError, "positive_normalize"),
@@ -409,12 +467,18 @@ def test_bad_arguments_are_named(arguments, error, message):
 
 def test_labels_of_a_dataset_are_checked():
     images = _images(2)
-    for labels, message in ((np.eye(2, 5), "float64"), (np.zeros((2, 1, 1), int), "shape")):
+    for labels, message in (
+        (np.eye(2, 5), "float64"),
+        (np.eye(2, 5, dtype=int), "one label per unit"),
+        (np.zeros((2, 1, 1), int), "shape"),
+    ):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
         with pytest.raises(ValueError, match=message):
             ke.gradcam(_model(), dataset, verbose=0)
     with pytest.raises(ValueError, match=r"dataset.batch\(32\)"):
         ke.gradcam(_model(), tf.data.Dataset.from_tensor_slices(images))
+    with pytest.raises(ValueError, match="at least one batch"):
+        ke.gradcam(_model(), tf.data.Dataset.from_tensor_slices(images[:0]).batch(2))
     dataset = tf.data.Dataset.from_tensor_slices((images, [0, 5])).batch(2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="5 units"):
         ke.gradcam(_model(), dataset, verbose=0)

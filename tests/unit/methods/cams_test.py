@@ -50,9 +50,17 @@ def test_gradcam_of_many_units_is_that_of_each(units):
         scale = np.abs(alone).max()
         np.testing.assert_allclose(maps[..., unit], alone[..., 0], atol=1e-5 * scale)
     chosen = np.random.default_rng(0).permuted(np.tile(np.arange(units), (2, 1)), axis=1)
-    _, permuted = ke.gradcam(model, IMAGES, chosen, layer="last", **RAW)
+    _, permuted = ke.gradcam(_deep_model(units), IMAGES, chosen, layer="last", **RAW)
     taken = np.take_along_axis(maps, chosen[:, None, None], 3)
     np.testing.assert_allclose(permuted, taken, atol=1e-5 * np.abs(maps).max())
+
+
+@pytest.mark.parametrize(("units", "loops"), [(20, True), (50, False)])
+def test_more_units_than_positions_take_no_pass_each(units, loops):
+    exposed = ke.inspection.expose(_deep_model(units), "last")
+    step = tf.function(lambda x: ke.methods.gradcam(exposed, x))
+    graph = step.get_concrete_function(tf.constant(IMAGES)).graph
+    assert any("While" in operation.type for operation in graph.get_operations()) == loops
 
 
 def test_positions_in_chunks_give_the_same_maps(monkeypatch):
@@ -101,7 +109,43 @@ def test_cam_reads_the_effective_kernel():
     np.testing.assert_allclose(maps.mean((1, 2)), logits, rtol=1e-5)
 
 
+class Cosine(keras.layers.Layer):
+    """A head with a kernel, which is not linear in its inputs."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 5))
+
+    def call(self, inputs):
+        return keras.ops.normalize(inputs) @ keras.ops.normalize(self.kernel, axis=0)
+
+
+class Negated(keras.layers.Dense):
+    def call(self, inputs):
+        return -super().call(inputs)
+
+
+class Reshape(keras.layers.Layer):
+    """A layer that has the name of another one, and does something else."""
+
+    def call(self, inputs):
+        return keras.ops.cumsum(inputs, axis=-1)
+
+
+def _averaged(x, **options):
+    return keras.layers.GlobalAveragePooling2D(**options)(x)
+
+
 HEADS = {
+    "cosine": lambda x: Cosine()(_averaged(x)),
+    "negated": lambda x: Negated(5)(_averaged(x)),
+    "namesake": lambda x: keras.layers.Dense(5)(Reshape()(_averaged(x))),
+    "einsum": lambda x: keras.layers.EinsumDense("ab,cb->ac", 5)(_averaged(x)),
+    "transposed": lambda x: keras.layers.Conv2DTranspose(5, 1)(_averaged(x, keepdims=True)),
+    "depthwise": lambda x: keras.layers.DepthwiseConv2D(1)(_averaged(x, keepdims=True)),
+    "groups": lambda x: keras.layers.Conv2D(4, 1, groups=2)(_averaged(x, keepdims=True)),
+    "windows": lambda x: keras.layers.Dense(5)(
+        keras.layers.Flatten()(keras.layers.AveragePooling2D(2)(x))
+    ),
     "Flatten": lambda x: keras.layers.Dense(5)(keras.layers.Flatten()(x)),
     "max pooling": lambda x: keras.layers.Dense(5)(keras.layers.GlobalMaxPooling2D()(x)),
     "two layers": lambda x: keras.layers.Dense(5)(
@@ -171,14 +215,19 @@ def test_detections_are_the_predictions_above_the_threshold():
 
 def test_lambdas_weigh_the_terms():
     cam, w = _weigh(zoo.HEAD), zoo.HEAD
+    pair = np.array([0, 0, 0, 1, 1])  # Some kernels speak against both of these together.
     others = _weigh(w[:, 1:2] + w[:, 2:3])[..., 0]
     maps = _minmaxcam(detections=TWO, lambda_positive=3.0, lambda_negative=0.5)
     np.testing.assert_allclose(maps[..., 0], 3 * cam[..., 0] - 0.5 * others, atol=1e-4)
 
     maps = _d_minmaxcam(
-        detections=TWO, lambda_positive=3.0, lambda_negative=0.5, lambda_background=0.25
+        detections=np.tile(pair, (3, 1)),
+        lambda_positive=3.0,
+        lambda_negative=0.5,
+        lambda_background=0.25,
     )
-    present = w[:, 1] + w[:, 2]
+    present = w @ pair
+    assert (present < 0).any()
     weights = 3 * np.maximum(w[:, 0], 0) - 0.5 * np.maximum(present, 0)
     weights += 0.25 * np.minimum(present, 0) / 2
     np.testing.assert_allclose(maps[..., 0], _weigh(weights[:, None])[..., 0], atol=1e-4)
@@ -211,6 +260,20 @@ def test_a_model_that_was_not_exposed_is_refused():
         ke.methods.gradcam(model, zoo.IMAGES)
     with pytest.raises(ValueError, match="expose"):
         ke.methods.cam(model, zoo.IMAGES)
+
+
+def test_logits_that_cannot_be_differentiated_by_the_layer_are_refused():
+    x = inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.ops.stop_gradient(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    with pytest.raises(ValueError, match=r"`layer`.*can be differentiated.*\(3, 4, 4, 4\)"):
+        ke.gradcam(model, zoo.IMAGES, layer="conv")
+
+
+def test_several_layers_are_refused():
+    with pytest.raises(ValueError, match="one endpoint as `layer`"):
+        ke.gradcam(zoo.functional().model, zoo.IMAGES, layer=["relu", "conv"])
 
 
 def test_activations_without_positions_are_refused():
