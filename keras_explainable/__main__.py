@@ -210,6 +210,9 @@ def explain_images(options):
     inputs = np.stack([_pixels(load_image(path), shape) for path in options.images])
     inputs = classifier.preprocess(inputs)
     scores = classifier.model.predict(inputs, verbose=0)
+    if not isinstance(scores, np.ndarray) or scores.ndim != 2:
+        shapes = keras.tree.map_structure(lambda s: (None, *s.shape[1:]), scores)
+        raise CommandError(f"the model gives outputs of shape {shapes}, not (None, units)")
     chosen = choose_units(units, scores)
     directory = _open_directory(options.output or Path("keras_explainable_maps"))
     try:
@@ -358,14 +361,15 @@ def input_shape(model, size=None):
         Tuple `(height, width, channels)`.
 
     Raises:
-        CommandError: if the model does not go from images to scores, or takes any size.
+        CommandError: if the model does not take images, or takes any size and none is given.
     """
     shape = getattr(model, "input_shape", None)
-    outputs = getattr(model, "output_shape", None)
+    if shape is None:  # A subclassed model knows what it was built with.
+        shape = tuple((model.get_build_config() or {}).get("input_shape") or ())
     if not (isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3)):
         raise CommandError(f"the model takes inputs of shape {shape}, not (None, H, W, 1 or 3)")
-    if not (isinstance(outputs, tuple) and len(outputs) == 2 and isinstance(outputs[-1], int)):
-        raise CommandError(f"the model gives outputs of shape {outputs}, not (None, units)")
+    if size and all(shape[1:3]) and tuple(size) != tuple(shape[1:3]):
+        raise CommandError(f"--size: the model takes images of {shape[1]} by {shape[2]} only")
     size = tuple(known or given for known, given in zip(shape[1:3], size or (0, 0), strict=True))
     if min(size) < 1:
         raise CommandError("the model takes images of any size: give --size HEIGHT WIDTH")

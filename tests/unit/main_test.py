@@ -23,7 +23,22 @@ def folder(tmp_path_factory):
     classifier((8, 8, 1)).save(folder / "grey.keras")
     classifier((None, None, 3)).save(folder / "any_size.keras")
     classifier((8, 8, 2)).save(folder / "two_channels.keras")
+    model = classifier((8, 8, 3))
+    keras.Model(model.inputs, [model.outputs[0]] * 2).save(folder / "two_outputs.keras")
+    subclassed = Subclassed()
+    subclassed.build((None, 8, 8, 3))
+    subclassed.save(folder / "subclassed.keras")
     return folder
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.classifier = classifier((8, 8, 3))
+
+    def call(self, inputs):
+        return self.classifier(inputs)
 
 
 def classifier(shape):
@@ -80,6 +95,8 @@ def drawn(monkeypatch):
         ("photo.png --model bad.keras", "cannot load the model bad.keras: "),
         ("photo.png --model resnet50v", "named resnet50v; did you mean ResNet50V2?"),
         ("photo.png --model two_channels.keras", "takes inputs of shape (None, 8, 8, 2)"),
+        ("photo.png --model two_outputs.keras", "gives outputs of shape [(None, 5), (None, 5)]"),
+        ("photo.png --model model.keras --size 6 6", "takes images of 8 by 8 only"),
         ("photo.png --model any_size.keras", "any size: give --size HEIGHT WIDTH"),
         ("photo.png --model model.keras --method gradcm", "Did you mean 'gradcam'?"),
         ("photo.png --model model.keras --units 5", "--units 5: the units of the model are 0 to 4"),
@@ -175,6 +192,13 @@ def test_models_of_any_size_take_the_given_size(run, drawn):
     size = ("--size", "6", "10")
     assert run("photo.png", "--model", "any_size.keras", *size)[0] == 0
     assert drawn[0][1]["gradcam"].shape == (1, 6, 10, 1)
+
+
+def test_saved_subclassed_models_are_explained(run, drawn):
+    assert run("photo.png", "--model", "subclassed.keras")[0] == 0
+    assert run("photo.png", "--model", "model.keras")[0] == 0
+    maps, expected = (call[1]["gradcam"] for call in drawn)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
 def test_photographs_are_turned_upright(tmp_path):
