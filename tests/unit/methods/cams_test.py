@@ -265,7 +265,7 @@ def test_a_model_that_was_not_exposed_is_refused():
 def test_logits_that_cannot_be_differentiated_by_the_layer_are_refused():
     x = inputs = keras.Input((6, 6, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(x)
-    x = keras.layers.GlobalAveragePooling2D()(keras.ops.stop_gradient(x))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Lambda(tf.stop_gradient)(x))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     with pytest.raises(ValueError, match=r"`layer`.*can be differentiated.*\(3, 4, 4, 4\)"):
         ke.gradcam(model, zoo.IMAGES, layer="conv")
