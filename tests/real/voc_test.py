@@ -120,7 +120,10 @@ NETWORKS = {
 }
 
 
-def explain(case, method, pairs=slice(None), **options):
+EVERY_PAIR = slice(None)
+
+
+def explain(case, method, pairs=EVERY_PAIR, **options):
     """Return the maps of pairs, `(pairs, height, width)`, at the size of the input."""
     images = case.images[pairs]
     if "minmax" in method and case.detections is not None:
