@@ -317,6 +317,8 @@ def _from_shape(shape):
 
 def _specification(value):
     value = value if hasattr(value, "dtype") else tf.convert_to_tensor(value)
+    if getattr(value.shape, "rank", 0) is None:
+        raise invalid("inputs", "inputs of a known rank", "a tensor of unknown shape")
     dtype = keras.backend.standardize_dtype(value.dtype)
     dtype = keras.config.floatx() if "int" in dtype or "float" in dtype else dtype
     return keras.KerasTensor((None, *value.shape[1:]), dtype=dtype)

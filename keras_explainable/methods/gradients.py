@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
-from keras_explainable._checks import mistyped
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._registry import explaining_method
 from keras_explainable.methods._units import explain_each
@@ -81,7 +80,7 @@ def _float_inputs(inputs):
         return inputs
     if not any(tensor.dtype.is_floating for tensor in flat):
         dtypes = ", ".join(tensor.dtype.name for tensor in flat)
-        raise mistyped("inputs", "at least one input of a float dtype", dtypes)
+        raise TypeError(str(invalid("inputs", "at least one input of a float dtype", dtypes)))
     if isinstance(inputs, dict):
         kept = {name: tensor for name, tensor in inputs.items() if tensor.dtype.is_floating}
         return kept if len(kept) > 1 else next(iter(kept.values()))
