@@ -218,3 +218,56 @@ def test_inputs_have_the_structure_that_their_user_wrote(twice):
     assert _compat.input_structure(twice) == {"x": twice.inputs[0]}
     sequential = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     assert _compat.input_structure(sequential) is sequential.inputs[0]
+
+
+def test_symbolic_outputs_are_those_of_every_call_in_the_order_of_the_graph():
+    inputs = keras.Input((3,))
+    shared = keras.layers.Dense(3)
+    first = shared(inputs)
+    second = shared(first)
+    model = keras.Model(inputs, keras.layers.Add()([first, second]))
+    outputs = _compat.symbolic_outputs(model)
+    assert [[id(t) for t in flat] for flat in outputs] == [
+        [id(first)],
+        [id(second)],
+        [id(model.output)],
+    ]
+
+
+def test_symbolic_calls_are_counted_and_forgotten():
+    inputs = keras.Input((3,))
+    inner = keras.layers.Dense(3, name="inner")
+    model = keras.Model(inputs, keras.Sequential([keras.Input((3,)), inner])(inputs))
+    counts = _compat.call_counts(model)
+    assert _compat.undo_calls(counts) == []
+    before = _count(inner)
+    inner(keras.Input((3,)))
+    assert _count(inner) == (before[0] + 1, before[1])
+    assert _compat.undo_calls(counts) == ["inner"]
+    assert _count(inner) == before
+
+
+def test_methods_kept_in_attributes_are_bound_to_the_copy():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.kept = self.method
+            self.other = keras.activations.relu
+
+        def method(self):
+            return self
+
+    model, copy = Model(), object()
+    (name, method), *rest = _compat.rebound(model, copy).items()
+    assert (name, rest, method()) == ("kept", [], copy)
+
+
+def test_a_model_with_a_call_of_its_own_is_no_graph():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(3)(inputs)
+    assert _compat.is_functional(keras.Model(inputs, outputs))
+    assert not _compat.is_functional(Doubled(inputs, outputs))
