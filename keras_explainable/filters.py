@@ -128,6 +128,60 @@ def signed_normalize(maps):
     return tf.math.divide_no_nan(maps, tf.reduce_max(tf.abs(maps), axis=axes, keepdims=True))
 
 
+def percentile_normalize(maps, percentile=99.0):
+    r"""Take the magnitude, stretched to [0, 1] with the highest values cut off.
+
+    .. math:: \min\left( \frac{|M| - \min |M|}{P(|M|) - \min |M|}, 1 \right)
+
+    A few extreme values, which gradients often have, leave nothing to be seen of the rest under
+    `absolute_normalize`.
+
+    Args:
+        maps: float tensor or array `(batch, *positions, units)`.
+        percentile: percentile P of the values of a map, interpolated linearly, from 0 to 100, that
+            becomes 1. Defaults to 99.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where the percentile is the minimum.
+
+    Raises:
+        ValueError: if `percentile` is out of range.
+    """
+    if not 0 <= percentile <= 100:
+        raise invalid("percentile", "a number from 0 to 100", percentile)
+    maps = absolute(tf.convert_to_tensor(maps))
+    axes = _axes.spatial(maps.shape.rank)
+    shape = tf.shape(maps)
+    values = tf.sort(tf.reshape(maps, (shape[0], -1, shape[-1])), axis=1)
+    rank = tf.cast(tf.shape(values)[1] - 1, maps.dtype) * tf.cast(percentile / 100, maps.dtype)
+    below = tf.cast(tf.floor(rank), tf.int32)
+    above = tf.minimum(below + 1, tf.shape(values)[1] - 1)
+    low, high = tf.gather(values, below, axis=1), tf.gather(values, above, axis=1)
+    highest = low + (rank - tf.floor(rank)) * (high - low)
+    for _ in axes:
+        highest = highest[:, None]
+    lowest = tf.reduce_min(maps, axis=axes, keepdims=True)
+    return tf.minimum(tf.math.divide_no_nan(maps - lowest, highest - lowest), 1)
+
+
+def threshold(maps, fraction=0.2):
+    r"""Keep the positions near the highest one, and set the others to zero.
+
+    .. math:: M \cdot [M \geq t \max M]
+
+    Args:
+        maps: float tensor or array `(batch, *positions, units)`.
+        fraction: share t of the maximum from which on values are kept, as they are. Defaults to
+            0.2, from which CAM draws its boxes.
+
+    Returns:
+        tensor of the same shape and dtype; 0 where nothing is positive.
+    """
+    maps = positive(tf.convert_to_tensor(maps))
+    highest = tf.reduce_max(maps, axis=_axes.spatial(maps.shape.rank), keepdims=True)
+    return tf.where(maps >= fraction * highest, maps, tf.zeros_like(maps))
+
+
 def resize(maps, sizes):
     """Resize maps linearly with half-pixel centres, which keeps mass where it belongs.
 
@@ -168,6 +222,8 @@ FILTERS = {
         negative_normalize,
         absolute_normalize,
         signed_normalize,
+        percentile_normalize,
+        threshold,
     )
 }
 

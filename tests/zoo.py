@@ -311,7 +311,8 @@ def _mixed(dtype):
         x = layers.GlobalAveragePooling2D(dtype=dtype)(x)
         x = layers.Dense(UNITS, dtype=dtype)(x)
         x = layers.Activation("softmax", dtype="float32")(x)
-        tolerance = 1e-2 if dtype == "mixed_float16" else 8e-2
+        # With 8 bits of precision, a value near zero passes the other side of the rectifier.
+        tolerance = 1e-2 if dtype == "mixed_float16" else 0.2
         return Specimen(_weigh(keras.Model(inputs, x)), tolerance=tolerance)
 
     return build

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _axes
 from keras_explainable import _compat
 from keras_explainable import filters
 from keras_explainable import inspection
@@ -71,7 +72,8 @@ class Explainer(keras.Model):
         if not isinstance(model, keras.Model):
             raise mistyped("model", "a `keras.Model`", model)
         if isinstance(postprocessing, str) and postprocessing == "auto":
-            postprocessing = registration.postprocessing
+            is_raw = any(options.get(name) for name in registration.raw_options)
+            postprocessing = None if is_raw else registration.postprocessing
         postprocessing = filters.get(postprocessing)
         sizes = _sizes(resizing)
         _check_options(registration, options)
@@ -201,6 +203,8 @@ class Explainer(keras.Model):
     def _finish(self, maps, shown):
         """Filter and resize maps; `shown` is the input whose size they take."""
         raw = tf.cast(maps, tf.float32)
+        if raw.shape.rank == 2:
+            return raw  # One value per unit, such as an error, is no map.
         maps = tf.convert_to_tensor(self.postprocessing(raw))
         if maps.shape.rank != raw.shape.rank:
             expected = f"a function that keeps the axes of maps {tuple(raw.shape)}"
@@ -209,10 +213,7 @@ class Explainer(keras.Model):
             return maps
         if self.sizes is not True:
             return filters.resize(maps, self.sizes)
-        dynamic = tf.shape(shown)
-        static = enumerate(shown.shape[1:-1], start=1)
-        sizes = [dynamic[axis] if size is None else size for axis, size in static]
-        return filters.resize(maps, sizes)
+        return filters.resize(maps, _axes.sizes(shown)[1:-1])
 
     def _arrays(self, x, y, options):
         """Check arrays and bring them into the form of a batch."""
@@ -610,8 +611,10 @@ def _expose(registration, model, layer, output, inputs):
     if registration.family == "gradient" and layer is not None:
         expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
         raise invalid("layer", expected, repr(layer))
-    arguments = () if registration.family == "gradient" else layer
     try:
+        if layer is None and registration.expose is not None:
+            return registration.expose(model, output, inputs=inputs)
+        arguments = () if registration.family == "gradient" else layer
         return inspection.expose(model, arguments, output, inputs=inputs)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")

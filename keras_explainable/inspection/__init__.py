@@ -2,6 +2,8 @@
 
 from keras_explainable.inspection.exposing import Exposed as Exposed
 from keras_explainable.inspection.exposing import expose as expose
+from keras_explainable.inspection.exposing import expose_biases as expose_biases
+from keras_explainable.inspection.exposing import expose_rectified as expose_rectified
 from keras_explainable.inspection.exposing import head_kernel as head_kernel
 from keras_explainable.inspection.searching import find_layers as find_layers
 from keras_explainable.inspection.searching import layers_with_bias as layers_with_bias

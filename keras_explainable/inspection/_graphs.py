@@ -74,6 +74,10 @@ class Calls:
             calls = self._calls_of_layer(endpoint, argument)
         return self._one_call(calls, endpoint, node, argument), link
 
+    def paths(self):
+        """Return the path of the layer that each tensor comes from, by the id of the tensor."""
+        return {id(t): call.path for call in reversed(self.calls) for t in call.outputs}
+
     def _one_call(self, calls, endpoint, node, argument):
         paths = list(dict.fromkeys(call.path for call in calls))
         if len(paths) > 1:
@@ -133,13 +137,15 @@ class Graph(Calls):
     Args:
         model: `keras.Model`, built.
         inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
+        split: function that tells which layers are opened into a linear one and their activation.
 
     Raises:
         Unreachable: if it is, or holds, a subclassed model whose `call` fails on symbolic tensors.
     """
 
-    def __init__(self, model, inputs=None):
+    def __init__(self, model, inputs=None, split=None):
         super().__init__(model)
+        self._split = split or (lambda _: False)
         self._names = {}
         self._made = {}
         self.inputs = placeholders(model, inputs)
@@ -203,6 +209,11 @@ class Graph(Calls):
             )
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
+        elif self._split(operation):
+            before, after = split_activation(self._twin(operation, path))
+            linear = before(*args, **kwargs)
+            self.calls.append(Call(path, before, keras.tree.flatten(args), [linear]))
+            outputs = after(linear)
         else:
             outputs = self._twin(operation, path)(*args, **kwargs)
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
@@ -213,6 +224,13 @@ class Graph(Calls):
         name = path.replace("/", ".")
         count = self._names[name] = self._names.get(name, -1) + 1
         return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def split_activation(layer):
+    """Return a linear layer and an activation layer that do together what a layer does."""
+    linear = _compat.twin(layer, layer.name, activation=keras.activations.linear)
+    name = f"{layer.name}_activation"
+    return linear, keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
 
 
 def shadow(model, call):

@@ -34,6 +34,7 @@ _ACTIVATIONS = (
 )
 # `keras.ops` functions become operations of these class names in a functional model.
 _ACTIVATION_OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "HardSigmoid", "Tanh")
+_FUNCTIONS = {name.replace("_", "") for name in dir(keras.activations)} - {"linear"}
 _SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Cast", "Identity")
 _PASSED_IN_INFERENCE = (
     keras.layers.Flatten,
@@ -60,9 +61,16 @@ def is_activation(layer):
     return isinstance(layer, _ACTIVATIONS) or _operation_name(layer) in _ACTIVATION_OPERATIONS
 
 
+def is_activated(layer):
+    """Tell whether a layer ends in an activation function of any kind."""
+    if isinstance(layer, keras.Layer):
+        return is_activation(layer) or is_nonlinear(getattr(layer, "activation", None))
+    return _operation_name(layer).lower() in _FUNCTIONS
+
+
 def is_fused(layer):
     """Tell whether a layer is linear up to an activation of its own."""
-    return hasattr(layer, "kernel") and _is_nonlinear(getattr(layer, "activation", None))
+    return hasattr(layer, "kernel") and is_nonlinear(getattr(layer, "activation", None))
 
 
 def keeps_values(layer):
@@ -75,7 +83,7 @@ def activation_of(layer):
     activation = getattr(layer, "activation", None)
     if activation is None:
         return lambda tensor: layer(tensor)
-    return activation if _is_nonlinear(activation) else None
+    return activation if is_nonlinear(activation) else None
 
 
 def linear_twin(layer):
@@ -206,7 +214,7 @@ def linear_head(calls, logits, endpoint):
 
 
 def _is_linear(layer):
-    if _is_nonlinear(getattr(layer, "activation", None)):
+    if is_nonlinear(getattr(layer, "activation", None)):
         return False
     if not hasattr(layer, "effective_kernel"):
         # A kernel of another layer may be used in another way, as in a transposed convolution.
@@ -234,9 +242,10 @@ def _is_global_average(call):
     return False
 
 
-def _is_nonlinear(activation):
+def is_nonlinear(activation):
+    """Tell whether the activation of a layer does something."""
     return activation is not None and activation is not keras.activations.linear
 
 
 def _is_linear_activation(layer):
-    return isinstance(layer, keras.layers.Activation) and not _is_nonlinear(layer.activation)
+    return isinstance(layer, keras.layers.Activation) and not is_nonlinear(layer.activation)

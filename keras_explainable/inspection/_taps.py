@@ -1,5 +1,7 @@
 """Reach into a model that takes TensorFlow tensors only, while it runs."""
 
+import itertools
+
 import keras
 import tensorflow as tf
 
@@ -11,6 +13,7 @@ from keras_explainable.inspection._graphs import Calls
 from keras_explainable.inspection._graphs import call_of
 from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import shadow
+from keras_explainable.inspection._graphs import split_activation
 from keras_explainable.inspection._graphs import takes_training
 
 _ACTIVATIONS = {
@@ -26,6 +29,7 @@ class Tap(keras.layers.Layer):
     Args:
         model: `keras.Model`, built, which is or holds a subclassed one.
         inputs: symbolic inputs, in the structure that it takes.
+        split: function that tells which layers are opened into a linear one and their activation.
 
     Attributes:
         opened: `Calls` of the last run; after a call, without them.
@@ -34,10 +38,13 @@ class Tap(keras.layers.Layer):
             the outputs of the model.
     """
 
-    def __init__(self, model, inputs):
+    def __init__(self, model, inputs, split=None):
         super().__init__(name=f"{model.name}_tap", autocast=False)
         self.opened = Calls(model)
         self.picks = ()
+        self._split = split or (lambda _: False)
+        self._structure = inputs
+        self._replaced, self._value = (), None
         self._inner = model.layers
         self._run = self._runner(model, "")
         self.built = True
@@ -70,12 +77,56 @@ class Tap(keras.layers.Layer):
 
     def _note(self, layer, args, kwargs, path):
         path = f"{path}/{layer.name}" if path else layer.name
+        args, kwargs = self._replace((args, kwargs), "inputs")
+        if self._split(layer):
+            before, after = split_activation(layer)
+            return self._run_layer(after, (self._run_layer(before, args, kwargs, path),), {}, path)
+        return self._run_layer(layer, args, kwargs, path)
+
+    def _run_layer(self, layer, args, kwargs, path):
         run = self._runner(layer, path) if isinstance(layer, keras.Model) else layer
-        outputs = run(*args, **kwargs)
+        outputs = self._replace(run(*args, **kwargs), "outputs")
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
         flat = keras.tree.flatten(outputs)
         self.opened.calls.append(Call(path, layer, inputs, flat, args, kwargs))
         return outputs
+
+    def _replace(self, structure, link):
+        """Put the value that `resuming` gives in the place of what is computed."""
+        if self._value is None:
+            return structure
+        at = [j for i, where, j in self._replaced if (i, where) == (len(self.opened.calls), link)]
+        count = itertools.count()
+
+        def replace(leaf):
+            return self._value if tf.is_tensor(leaf) and next(count) in at else leaf
+
+        return keras.tree.map_structure(replace, structure)
+
+    def resuming(self, tensor):
+        """Return a function from inputs, and what stands for a tensor of the first run, to logits.
+
+        Args:
+            tensor: tensor that the first run computed.
+
+        Returns:
+            function of a flat list, the inputs and the value of the tensor.
+        """
+        places = self._places(tensor)
+        made = [place for place in places if place[1] == "outputs"][:1]
+
+        def resume(tensors):
+            *inputs, self._value = tensors
+            self._replaced = made or places
+            self.opened.calls = []
+            try:
+                outputs = self._run(keras.tree.pack_sequence_as(self._structure, inputs))
+                logits = self.picks[0](self.opened.calls, keras.tree.flatten(outputs))
+            finally:
+                self.opened.calls, self._value = [], None
+            return tf.reshape(logits, (tf.shape(logits)[0], logits.shape[-1]))
+
+        return resume
 
     def pick_logits(self, choice, output):
         """Pick an output, without its activation.
@@ -110,15 +161,15 @@ class Tap(keras.layers.Layer):
         self.picks = (self._pick(tensor),)
         return activation, tensor
 
-    def pick_activations(self, endpoint, logits):
-        """Pick activations.
+    def activations(self, endpoint, logits):
+        """Find activations.
 
         Args:
             endpoint: as `inspection.expose` takes it, or `None` for the last spatial activation.
             logits: tensor that must depend on it.
 
         Returns:
-            the tensor picked, as it was in the first run.
+            the tensor, as it was in the first run.
         """
         above = _operations_above(logits)
         if endpoint is None:
@@ -130,8 +181,16 @@ class Tap(keras.layers.Layer):
             hint = "Choose a layer that they are computed from, or another output."
             expected = "a layer that the logits depend on"
             raise invalid("arguments", expected, repr(endpoint), hint)
-        self.picks = (*self.picks, self._pick(tensor))
         return tensor
+
+    def pick(self, tensor):
+        """Pick a tensor of the first run, after those picked before."""
+        self.picks = (*self.picks, self._pick(tensor))
+
+    def ancestry(self, tensor):
+        """List the calls that a tensor is computed by, first ones first, those of models not."""
+        calls = self._calls_above(tensor)
+        return [call for call in calls if not isinstance(call.layer, keras.Model)]
 
     def linear_head(self, logits, endpoint):
         """Find the linear head, see `_heads.linear_head`."""
@@ -169,11 +228,8 @@ class Tap(keras.layers.Layer):
 
     def _pick(self, tensor):
         """Return the function that finds, in another run, the tensor that takes the same place."""
-        for i, call in enumerate(self.opened.calls):
-            for link in ("outputs", "inputs"):
-                for j, candidate in enumerate(getattr(call, link)):
-                    if candidate is tensor:
-                        return lambda calls, _, at=(i, link, j): getattr(calls[at[0]], at[1])[at[2]]
+        for i, link, j in self._places(tensor):
+            return lambda calls, _, at=(i, link, j): getattr(calls[at[0]], at[1])[at[2]]
         for j, candidate in enumerate(self.opened.returned):
             if candidate is tensor:
                 return lambda _, outputs, at=j: outputs[at]
@@ -182,6 +238,16 @@ class Tap(keras.layers.Layer):
             "functions, out of reach of its layers. Let a layer return them, such as a Dense "
             "followed by a softmax."
         )
+
+    def _places(self, tensor):
+        """List where a tensor is among the calls: number of the call, side, position."""
+        return [
+            (i, link, j)
+            for i, call in enumerate(self.opened.calls)
+            for link in ("outputs", "inputs")
+            for j, candidate in enumerate(getattr(call, link))
+            if candidate is tensor
+        ]
 
 
 def _without_activation(call):

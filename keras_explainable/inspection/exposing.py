@@ -8,9 +8,11 @@ import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
+from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import output_names
 from keras_explainable.inspection._graphs import placeholders
 from keras_explainable.inspection._taps import Tap
@@ -29,12 +31,32 @@ class Exposed(keras.Model):
         head_error: why there is none, a clause; empty where there is one, or where the averaged
             activations are the logits.
         input_index: index, among the flattened inputs, of the input that the activations show.
+        offsets: dict from the path of each biased layer to a function that reads what it adds to
+            its input, in the order of the activations; empty but for `expose_biases`.
     """
 
     activation = None
     head = None
     head_error = "the model exposes no activations"
     input_index = 0
+    offsets = {}  # noqa: RUF012
+    _resume = None
+
+    def resume(self, inputs, activations, number=0):
+        """Compute the logits from given activations, running what comes after them.
+
+        What the logits take from the inputs beside the activations is run too; of a subclassed
+        model that calls TensorFlow functions, all is.
+
+        Args:
+            inputs: what the model takes.
+            activations: tensor in place of activations that the model returns.
+            number: which of its activations that is. Defaults to the first.
+
+        Returns:
+            logits: tensor `(batch, units)`.
+        """
+        return self._resume(number, [*keras.tree.flatten(inputs), activations])
 
 
 def expose(model, arguments=None, outputs=None, *, inputs=None):
@@ -81,32 +103,51 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
     listed = list(arguments) if isinstance(arguments, list | tuple) else [arguments]
-    try:
-        graph = Graph(model, inputs)
-    except Unreachable as unreachable:
-        return _expose_by_tap(model, listed, outputs, inputs, unreachable.__cause__)
+    return _expose(model, listed, outputs, inputs)
 
-    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
-    calls = graph.ancestry(tensor)
-    reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
-    endpoints = []
-    for argument in listed:
-        if argument is None:
-            endpoint = _heads.default_endpoint(_heads.last_spatial(calls), graph)
-        else:
-            endpoint = graph.endpoint(argument)
-        if id(endpoint) not in reached:
-            hint = "Choose a layer that they are computed from, or another output."
-            expected = "a layer that the logits depend on"
-            raise invalid("arguments", expected, repr(argument), hint)
-        endpoints.append(endpoint)
 
-    exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
-    exposed.activation = activation
-    if endpoints:
-        _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
-        exposed.input_index = _shown_input(exposed, calls, endpoints[0])
-    return exposed
+def expose_rectified(model, outputs=None, *, inputs=None):
+    """Build the model that returns logits and every spatial activation that enters them.
+
+    Activations are what the activation functions return, as layers, as `keras.ops` functions or
+    within convolutions, at more than one position. In a model without any, it is the one that
+    `expose` takes by default.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+
+    Returns:
+        an `Exposed` model.
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`.
+    """
+    return _expose(model, _rectified, outputs, inputs)
+
+
+def expose_biases(model, outputs=None, *, inputs=None):
+    """Build the model that returns logits and what every layer with a bias returns.
+
+    These are Dense layers and convolutions with a bias, before their activation, batch
+    normalizations, `Rescaling` and `Normalization` layers, and additions of constants.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+
+    Returns:
+        an `Exposed` model with `offsets`.
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`.
+    """
+    split = _biases.is_biased_and_activated
+    return _expose(model, _biases.outputs_of_biased, outputs, inputs, split)
 
 
 def head_kernel(model):
@@ -127,7 +168,7 @@ def head_kernel(model):
     if error:
         raise ValueError(
             "CAM needs logits that are one linear layer away from globally averaged activations, "
-            f"but {error}. Use `gradcam`, its generalization to any model."
+            f"but {error}. Use `gradcam`, or a MinMax-Grad-CAM, its generalizations to any model."
         )
     if model.head is None:
         return tf.eye(model.outputs[0].shape[-1])
@@ -136,11 +177,46 @@ def head_kernel(model):
     return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
 
 
-def _expose_by_tap(model, listed, outputs, inputs, cause):
+def _expose(model, choice, outputs, inputs, split=None):
+    """Expose the endpoints in a list, or those that a function finds among the calls of a model."""
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    try:
+        graph = Graph(model, inputs, split)
+    except Unreachable as unreachable:
+        return _expose_by_tap(model, choice, outputs, inputs, split, unreachable.__cause__)
+
+    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+    calls = graph.ancestry(tensor)
+    reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
+    endpoints = []
+    for argument in choice(calls) if callable(choice) else choice:
+        if argument is None:
+            endpoint = _heads.default_endpoint(_heads.last_spatial(calls), graph)
+        else:
+            endpoint = argument if callable(choice) else graph.endpoint(argument)
+        if id(endpoint) not in reached:
+            hint = "Choose a layer that they are computed from, or another output."
+            expected = "a layer that the logits depend on"
+            raise invalid("arguments", expected, repr(argument), hint)
+        endpoints.append(endpoint)
+
+    exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
+    exposed.activation = activation
+    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
+    if split:
+        exposed.offsets = _biases.offsets(calls, graph.paths())
+    if endpoints:
+        _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
+        exposed.input_index = _shown_input(exposed, calls, endpoints[0])
+    return exposed
+
+
+def _expose_by_tap(model, choice, outputs, inputs, split, cause):
     """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
     symbolic = placeholders(model, inputs)
     try:
-        tap = Tap(model, symbolic)
+        tap = Tap(model, symbolic, split)
     except Exception as error:
         raise ValueError(
             f"The layers inside the model {model.name!r} can't be reached: the `call` of a "
@@ -148,14 +224,48 @@ def _expose_by_tap(model, listed, outputs, inputs, cause):
             f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
         ) from error
     activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
-    endpoints = [tap.pick_activations(argument, logits) for argument in listed]
+    calls = tap.ancestry(logits)
+    endpoints = [
+        argument if callable(choice) and argument is not None else tap.activations(argument, logits)
+        for argument in (choice(calls) if callable(choice) else choice)
+    ]
+    for endpoint in endpoints:
+        tap.pick(endpoint)
     head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
+    offsets = _biases.offsets(calls, tap.opened.paths()) if split else {}
+    resuming = [tap.resuming(endpoint) for endpoint in endpoints]
     tap.opened.calls = tap.opened.returned = []
     tensor, *activations = tap(symbolic)
     exposed = Exposed(symbolic, [_flat(tensor), *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
+    exposed.offsets = offsets
+    exposed._resume = lambda number, tensors: resuming[number](tensors)
     _set_head(exposed, *head)
     return exposed
+
+
+def _resuming(inputs, outputs):
+    """Return the function from the number of a layer, and inputs and activations, to logits."""
+    models = {}
+
+    def resume(number, tensors):
+        if number not in models:
+            models[number] = keras.Model([*inputs, outputs[number + 1]], outputs[0])
+        return models[number](tensors, training=False)
+
+    return resume
+
+
+def _rectified(calls):
+    """List the spatial activations among the outputs of calls, or `None` for the default one."""
+    found = [
+        tensor
+        for call in calls
+        if _heads.is_activated(call.layer)
+        for tensor in call.outputs
+        if is_spatial(tensor)
+    ]
+    return found or [None]
 
 
 def _output(model, structure, choice):

@@ -2,15 +2,21 @@
 
 from keras_explainable.methods import cams as cams
 from keras_explainable.methods import gradients as gradients
+from keras_explainable.methods import meta as meta
 from keras_explainable.methods._registry import FAMILIES as FAMILIES
 from keras_explainable.methods._registry import explaining_method as explaining_method
 from keras_explainable.methods._registry import get as get
+from keras_explainable.methods._registry import get_meta as get_meta
+from keras_explainable.methods._registry import meta_method as meta_method
+from keras_explainable.methods._registry import meta_names as meta_names
 from keras_explainable.methods._registry import names as names
 from keras_explainable.methods._registry import registration as registration
 
 
 def __getattr__(name):
-    """Find every registered method here, besides in the module of its family."""
+    """Find every registered method and meta method here, besides in the module of its family."""
     if name in names():
         return get(name)
+    if name in meta_names():
+        return get_meta(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,10 @@
 """The table of explaining methods."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from keras_explainable._checks import invalid
@@ -22,6 +24,10 @@ class Registration(NamedTuple):
         axioms: names of the properties that it has, each with a test in
             `tests/properties/axioms_test.py`.
         sample_options: keyword arguments that hold one row per sample.
+        expose: function `(model, outputs, *, inputs)` that makes the model that the method takes
+            where no layer is chosen; `None` for `inspection.expose` as the family needs it.
+        raw_options: keyword arguments that, where they are set, ask for something that no filter
+            passes by default.
     """
 
     method: Callable
@@ -29,12 +35,17 @@ class Registration(NamedTuple):
     postprocessing: str | None
     axioms: frozenset = frozenset()
     sample_options: tuple = ()
+    expose: Callable | None = None
+    raw_options: tuple = ()
 
 
 _METHODS = {}
+_META_METHODS = {}
 
 
-def explaining_method(*, family, postprocessing, axioms=(), sample_options=()):
+def explaining_method(
+    *, family, postprocessing, axioms=(), sample_options=(), expose=None, raw_options=()
+):
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
     Args:
@@ -42,6 +53,8 @@ def explaining_method(*, family, postprocessing, axioms=(), sample_options=()):
         postprocessing: see `Registration`.
         axioms: see `Registration`.
         sample_options: see `Registration`.
+        expose: see `Registration`.
+        raw_options: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -49,9 +62,57 @@ def explaining_method(*, family, postprocessing, axioms=(), sample_options=()):
 
     def register(method):
         _METHODS[method.__name__] = Registration(
-            method, family, postprocessing, frozenset(axioms), tuple(sample_options)
+            method,
+            family,
+            postprocessing,
+            frozenset(axioms),
+            tuple(sample_options),
+            expose,
+            tuple(raw_options),
         )
         return method
+
+    return register
+
+
+def meta_method(*, postprocessing=None):
+    """Register a function `(method, *, ...) -> method` as a meta method.
+
+    What it returns is kept, so that wrapping a method again in the same way gives the very same
+    function, and the step that was compiled for it. It takes over what is known of the method.
+
+    Args:
+        postprocessing: name of the filter that its maps pass by default. Defaults to that of the
+            method wrapped.
+
+    Returns:
+        a decorator that returns the meta method, which takes a name for a method too.
+    """
+
+    def register(function):
+        parameter = next(iter(inspect.signature(function).parameters.values()))
+
+        @functools.lru_cache(maxsize=256, typed=True)
+        def kept(method, **options):
+            known = registration(method)
+            explain = functools.wraps(method)(function(method, **options))
+            explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
+            explain.registration = known._replace(
+                method=explain,
+                postprocessing=postprocessing or known.postprocessing,
+                axioms=frozenset(),
+            )
+            return explain
+
+        @functools.wraps(function)
+        def wrap(method=parameter.default, **options):
+            if method is parameter.empty:
+                raise mistyped("method", "a method or its name", None)
+            hashable = all(isinstance(value, Hashable) for value in options.values())
+            return (kept if hashable else kept.__wrapped__)(get(method), **options)
+
+        _META_METHODS[function.__name__] = wrap
+        return wrap
 
     return register
 
@@ -59,6 +120,16 @@ def explaining_method(*, family, postprocessing, axioms=(), sample_options=()):
 def names():
     """Return the names of the registered methods, sorted."""
     return tuple(sorted(_METHODS))
+
+
+def get_meta(name):
+    """Return the meta method of a name, see `meta_names`."""
+    return _META_METHODS[name]
+
+
+def meta_names():
+    """Return the names of the registered meta methods, sorted."""
+    return tuple(sorted(_META_METHODS))
 
 
 def get(identifier):
@@ -98,6 +169,8 @@ def registration(identifier):
     if not callable(identifier):
         expected = "the name of a method or a function `(model, inputs, indices) -> (logits, maps)`"
         raise mistyped("method", expected, identifier)
+    if isinstance(getattr(identifier, "registration", None), Registration):
+        return identifier.registration
     known = _METHODS.get(getattr(identifier, "__name__", None))
     if known is not None and known.method is identifier:
         return known

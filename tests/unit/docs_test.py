@@ -23,22 +23,31 @@ def _table(text, heading):
 
 
 def _section(text, heading):
-    """Return what stands between a heading and the next one of its level."""
-    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    """Return what stands between a heading and the next one of its level or above."""
+    level = len(heading.split()[0])
+    below = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"^#{{2,{level}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def _in_code_style(text):
+    return re.findall(r"(?<!\$)`([^`]+)`(?!\$)", text)
 
 
 def _names(rows):
     return sorted(row["Name"].strip("`") for row in rows)
 
 
-def _options(name):
-    parameters = inspect.signature(ke.methods.get(name)).parameters.values()
+def _options(function):
+    parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-@pytest.mark.parametrize(("text", "heading"), [(METHODS, "# Methods"), (README, "## Methods")])
-def test_tables_of_methods_list_the_registered_ones(text, heading):
-    assert _names(_table("\n" + text, heading)) == list(ke.methods.names())
+def test_table_of_methods_lists_the_registered_ones():
+    assert _names(_table("\n" + METHODS, "# Methods")) == list(ke.methods.names())
+
+
+def test_table_of_meta_methods_lists_the_registered_ones():
+    assert _names(_table(METHODS, "## Meta methods")) == list(ke.methods.meta_names())
 
 
 def test_table_of_methods_states_the_default_postprocessing():
@@ -50,18 +59,53 @@ def test_table_of_methods_states_the_default_postprocessing():
     assert stated == registered
 
 
+def test_table_of_methods_states_the_axioms():
+    rows = _table("\n" + METHODS, "# Methods")
+    stated = {row["Name"].strip("`"): _in_code_style(row["Axioms"]) for row in rows}
+    assert stated == {
+        name: sorted(ke.methods.registration(name).axioms) for name in ke.methods.names()
+    }
+
+
+def test_every_axiom_is_told_below_the_table():
+    told = re.findall(r"^- `(\w+)`: ", METHODS.split("\n## ", 1)[0], re.MULTILINE)
+    declared = {
+        axiom for name in ke.methods.names() for axiom in ke.methods.registration(name).axioms
+    }
+    assert told == sorted(declared)
+
+
+def test_readme_names_methods_that_are_registered():
+    named = {
+        name
+        for row in _table(README, "## Methods")
+        for cell in row.values()
+        for name in _in_code_style(cell)
+    }
+    assert named
+    assert named <= {*ke.methods.names(), *ke.methods.meta_names()}
+
+
 def test_table_of_filters_lists_all_of_them():
     assert _names(_table(METHODS, "## Filters")) == sorted(ke.filters.FILTERS)
 
 
 @pytest.mark.parametrize("name", ke.methods.names())
 def test_every_method_has_a_section_that_tells_its_options(name):
-    section = _section(METHODS, f"`{name}`")
+    section = _section(METHODS, f"## `{name}`")
     if "Its options are those of `minmaxcam`" in section:
-        section += _section(METHODS, "`minmaxcam`")
-    for option in _options(name):
+        section += _section(METHODS, "## `minmaxcam`")
+    options = _options(ke.methods.get(name))
+    for option in options:
         assert f"`{option}`" in section, option
-    assert ("no options" in section) == (not _options(name))
+    assert ("no options" in section) == (not options)
+
+
+@pytest.mark.parametrize("name", ke.methods.meta_names())
+def test_every_meta_method_has_a_section_that_tells_its_options(name):
+    section = _section(_section(METHODS, "## Meta methods"), f"### `{name}`")
+    for option in _options(ke.methods.get_meta(name)):
+        assert f"`{option}`" in section, option
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,14 @@ ORACLES = {
     "negative_normalize": lambda m: -m * (m < 0) / -m.min(),
     "absolute_normalize": lambda m: np.abs(m) / np.abs(m).max(),
     "signed_normalize": lambda m: m / np.abs(m).max(),
+    "percentile_normalize": lambda m: _percentile_normalize(m, 99),
+    "threshold": lambda m: m * (m >= 0.2 * m.max()) * (m > 0),
 }
+
+
+def _percentile_normalize(m, percentile):
+    low, high = np.abs(m).min(), np.percentile(np.abs(m), percentile)
+    return np.clip((np.abs(m) - low) / (high - low), 0, 1)
 
 
 def test_every_filter_has_an_oracle():
@@ -49,6 +56,27 @@ def test_filters_take_arrays(name):
     maps = MAPS.astype("float32")
     np.testing.assert_allclose(filters.get(name)(maps), filters.get(name)(tf.constant(maps)))
     assert filters.resize(maps, (4, 4)).shape == (1, 4, 4, 2)
+
+
+@pytest.mark.parametrize("percentile", [0, 30, 50, 99.5, 100])
+def test_the_percentile_that_becomes_one_is_chosen(percentile):
+    maps = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype("float32")
+    filtered = filters.percentile_normalize(maps, percentile).numpy()
+    for i, u in np.ndindex(2, 3):
+        one = maps[i, ..., u].astype("float64")
+        expected = _percentile_normalize(one, percentile) if percentile else np.zeros((5, 7))
+        np.testing.assert_allclose(filtered[i, ..., u], expected, atol=1e-5)
+
+
+def test_a_percentile_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="`percentile`.*101"):
+        filters.percentile_normalize(MAPS, 101)
+
+
+def test_the_share_of_the_maximum_that_is_kept_is_chosen():
+    maps = np.array([1.0, 2.0, 3.0, 4.0, -4.0], "float32").reshape(1, 5, 1)
+    assert filters.threshold(maps, 0.5).numpy().ravel().tolist() == [0, 2, 3, 4, 0]
+    assert filters.threshold(maps, 0).numpy().ravel().tolist() == [1, 2, 3, 4, 0]
 
 
 def test_signals_are_resized_like_images_of_one_row():

@@ -30,6 +30,7 @@ def _traced(method):
         traces.append(inputs.shape)
         return ke.methods.get(method)(model, inputs, indices)
 
+    traced.registration = ke.methods.registration(method)._replace(method=traced)
     return traced, traces
 
 
@@ -449,7 +450,8 @@ BAD = [
     ({"model": "resnet"}, TypeError, r"keras.Model.*'resnet'"),
     ({"method": "gradcamm"}, ValueError, "Did you mean 'gradcam'"),
     ({"method": 7}, TypeError, "`method`"),
-    ({"reduction": "max"}, TypeError, "'gradcam'.*'reduction'.*none"),
+    ({"reduction": "max"}, TypeError, "'gradcam'.*'reduction'.*are: fusion"),
+    ({"method": "cam", "reduction": "max"}, TypeError, "'cam'.*'reduction'.*none"),
     ({"method": "gradients", "layer": "conv"}, ValueError, "takes|explains the input"),
     ({"method": "gradients", "reduction": "median"}, ValueError, "'median'"),
     ({"method": "minmaxcam", "detections": np.ones((2, 5))}, ValueError, r"3 samples.*\(2, 5\)"),

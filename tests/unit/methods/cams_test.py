@@ -271,11 +271,6 @@ def test_logits_that_cannot_be_differentiated_by_the_layer_are_refused():
         ke.gradcam(model, zoo.IMAGES, layer="conv")
 
 
-def test_several_layers_are_refused():
-    with pytest.raises(ValueError, match="one endpoint as `layer`"):
-        ke.gradcam(zoo.functional().model, zoo.IMAGES, layer=["relu", "conv"])
-
-
 def test_activations_without_positions_are_refused():
     with pytest.raises(ValueError, match=r"`layer`.*\(batch, \*positions, kernels\).*\(3, 4\)"):
         ke.gradcam(zoo.functional().model, zoo.IMAGES, layer=3)

@@ -1,0 +1,159 @@
+"""From the activations of one or several layers, and their gradients, to maps."""
+
+import tensorflow as tf
+
+from keras_explainable import _axes
+from keras_explainable import filters
+from keras_explainable._checks import invalid
+from keras_explainable.inspection import gather_units
+from keras_explainable.methods._units import explain_each
+from keras_explainable.methods._units import explain_linear
+from keras_explainable.methods._units import float_logits
+
+FUSIONS = {
+    "mean": lambda maps: tf.add_n(maps) / len(maps),
+    "max": lambda maps: tf.reduce_max(tf.stack(maps), axis=0),
+    "product": lambda maps: tf.reduce_prod(tf.stack(maps), axis=0),
+}
+
+
+def explain_layers(
+    model,
+    inputs,
+    indices,
+    explain,
+    *,
+    contrast=None,
+    fusion="mean",
+    always_fuse=False,
+    linear=False,
+):
+    """Explain units with the activations of every layer that a model exposes, and its gradients.
+
+    Args:
+        model: model that returns `[logits, *activations]`.
+        inputs: what it takes.
+        indices: units to explain, as in `inspection.gather_units`.
+        explain: function from float32 activations `(batch, *positions, kernels)`, and the gradient
+            of a logit by them, to float32 maps `(batch, *positions)`.
+        contrast: function from a unit, one-hot `(batch, units)`, and the logits to the cotangent
+            that is differentiated for it. Defaults to the unit itself.
+        fusion: see `fuse`.
+        always_fuse: see `fuse`.
+        linear: whether the maps are linear in the gradient.
+
+    Returns:
+        logits: float32 `(batch, n)`.
+        maps: float32 `(batch, *positions, n)`.
+    """
+    tape, logits, layers = differentiable_outputs(model, inputs, fusion)
+    activations = [tf.cast(tensor, tf.float32) for tensor in layers]
+
+    def explain_all(cotangent):
+        if contrast is not None:
+            cotangent = contrast(cotangent, logits)
+        gradients = gradients_by_layers(tape, logits, layers, cotangent)
+        return [explain(*pair) for pair in zip(activations, gradients, strict=True)]
+
+    if len(layers) == 1 and linear:
+        maps = [explain_linear(lambda c: explain_all(c)[0], logits, indices, activations[0])]
+    else:
+        maps = explain_each(explain_all, logits, indices, [tf.float32 for _ in layers])
+    return gather_units(logits, indices), fuse(maps, model, inputs, fusion, always_fuse)
+
+
+def differentiable_outputs(model, inputs, fusion="mean"):
+    """Run a model under a tape.
+
+    Args:
+        model: model that returns `[logits, *activations]`.
+        inputs: what it takes.
+        fusion: see `fuse`; checked here, before anything is computed.
+
+    Returns:
+        tape: persistent `tf.GradientTape`.
+        logits: float32 `(batch, units)`.
+        activations: list of tensors in the dtype of the model.
+    """
+    inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([tensor for tensor in tf.nest.flatten(inputs) if tensor.dtype.is_floating])
+        logits, activations = exposed_outputs(model, inputs, fusion)
+    return tape, logits, activations
+
+
+def gradients_by_layers(tape, logits, layers, cotangent):
+    """Return the float32 gradients of logits, weighed by a cotangent, by activations."""
+    gradients = tape.gradient(logits, layers, cotangent)
+    for gradient, layer in zip(gradients, layers, strict=True):
+        if gradient is None:
+            expected = "a layer by which the logits can be differentiated"
+            raise invalid(
+                "layer", expected, f"activations {tuple(layer.shape)} that they don't see"
+            )
+    return [tf.cast(gradient, tf.float32) for gradient in gradients]
+
+
+def exposed_outputs(model, inputs, fusion="mean"):
+    """Return float32 logits, and the list of activations in the dtype of the model."""
+    if fusion not in FUSIONS:
+        raise invalid("fusion", f"one of {', '.join(FUSIONS)}", repr(fusion))
+    logits, *layers = tf.nest.flatten(model(inputs, training=False))
+    if not layers:
+        expected = "a model with outputs [logits, *activations]"
+        hint = "Make one with `ke.inspection.expose(model)`."
+        raise invalid("model", expected, "one output", hint)
+    for activations in layers:
+        if activations.shape.rank < 3:
+            expected = "a layer with activations (batch, *positions, kernels)"
+            raise invalid("layer", expected, f"activations of shape {tuple(activations.shape)}")
+    return float_logits(logits), layers
+
+
+def pooled_outputs(model, inputs):
+    """Return float32 logits and the float32 activations that a linear head pools."""
+    logits, layers = exposed_outputs(model, inputs)
+    if len(layers) > 1:
+        expected = "one layer: that which is pooled"
+        hint = "Methods that weigh by gradients or scores fuse several."
+        raise invalid("layer", expected, f"{len(layers)} layers", hint)
+    return logits, tf.cast(layers[0], tf.float32)
+
+
+def fuse(maps, model, inputs, fusion, always=False):
+    """Make one map of those of several layers; the map of a single layer stays as it is.
+
+    Each is rectified and stretched to [0, 1], for the scales of layers have nothing in common, and
+    resized to the input that the activations show, or else to the largest map.
+
+    Args:
+        maps: list of float32 tensors `(batch, *positions, n)`.
+        model: `inspection.Exposed` model.
+        inputs: what it takes.
+        fusion: "mean", "max" or "product", over layers.
+        always: whether to treat the map of a single layer in the same way.
+
+    Returns:
+        float32 maps.
+    """
+    if len(maps) == 1 and not always:
+        return maps[0]
+    shown = tf.nest.flatten(inputs)[getattr(model, "input_index", 0)]
+    if shown.shape.rank != maps[0].shape.rank:
+        shown = max(maps, key=lambda m: m.shape[1:-1].num_elements() or 0)
+    sizes = _axes.sizes(shown)[1:-1]
+    return FUSIONS[fusion]([filters.resize(filters.positive_normalize(m), sizes) for m in maps])
+
+
+def mean_over_positions(tensor):
+    """Average `(batch, *positions, kernels)` over its positions."""
+    total = tf.reduce_sum(tensor, _axes.spatial(tensor.shape.rank))
+    # The derivative of a mean divides at every position, that of a sum just once.
+    return total / tf.cast(tf.reduce_prod(tf.shape(tensor)[1:-1]), tensor.dtype)
+
+
+def einsum(equation, maps, other):
+    """Contract maps, whose positions `...` stands for, with other values."""
+    # A letter per axis in place of the ellipsis makes the derivative a third cheaper.
+    letters = "hwd"[: maps.shape.rank - 2]
+    return tf.einsum(equation.replace("...", letters), maps, other)

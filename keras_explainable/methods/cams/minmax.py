@@ -1,0 +1,384 @@
+"""MinMax-CAM: what speaks for a unit and not for the other units detected."""
+
+import keras
+import tensorflow as tf
+
+from keras_explainable import _axes
+from keras_explainable._checks import invalid
+from keras_explainable.inspection import gather_units
+from keras_explainable.inspection import head_kernel
+from keras_explainable.inspection import unit_indices
+from keras_explainable.methods._activations import differentiable_outputs
+from keras_explainable.methods._activations import einsum
+from keras_explainable.methods._activations import explain_layers
+from keras_explainable.methods._activations import fuse
+from keras_explainable.methods._activations import gradients_by_layers
+from keras_explainable.methods._activations import mean_over_positions
+from keras_explainable.methods._activations import pooled_outputs
+from keras_explainable.methods._registry import explaining_method
+from keras_explainable.methods._units import explain_each
+
+
+@explaining_method(
+    family="cam",
+    postprocessing="positive_normalize",
+    axioms={"class_sensitivity", "flip_equivariance"},
+    sample_options=("detections",),
+)
+def minmaxcam(
+    model,
+    inputs,
+    indices=None,
+    *,
+    detections=None,
+    others="detected",
+    threshold=0.5,
+    activation=None,
+    strict=False,
+    lambda_positive=1.0,
+    lambda_negative=1.0,
+):
+    r"""Explain units with MinMax-CAM, what speaks for a unit and not for the others detected.
+
+    .. math:: M_u = \sum_k A_k \left( \lambda_+ W_{ku}
+              - \frac{\lambda_-}{\max(c - 1, 1)} \sum_{n \neq u} d_n W_{kn} \right)
+
+    with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. With no
+    detection, or with the explained unit as the only one, it is `cam`. Cost: one forward pass,
+    whatever the number of units.
+
+    Args:
+        model: model made by `inspection.expose`, with the head that `cam` needs.
+        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
+        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        detections: float or boolean `(batch, units)`, 1 where a unit is present. Defaults to the
+            units whose predicted probability is above `threshold`. Not differentiated.
+        others: which units a unit is contrasted with: "detected" ones, or "all", which counts every
+            unit as detected. Defaults to "detected".
+        threshold: probability above which a unit is detected. Defaults to 0.5.
+        activation: function from logits to probabilities. Defaults to the one at the end of the
+            model, or to a sigmoid where it has none.
+        strict: divide by the number of other units detected, which for a unit that is not detected
+            itself is :math:`c` in place of the published :math:`c - 1`. Defaults to False.
+        lambda_positive: weight of the unit itself. Defaults to 1.
+        lambda_negative: weight of the other units detected. Defaults to 1.
+
+    Returns:
+        logits: float32 `(batch, n)`, before any activation.
+        maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
+
+    Raises:
+        ValueError: if the head is another one, or an option is none of the above.
+
+    References:
+        - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
+          in Multi-label Problems", VISAPP 2022.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(
+        ...     weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation="sigmoid")
+        >>> logits, maps = ke.minmaxcam(model, np.ones((1, 64, 64, 3)), [[0, 3]])
+        >>> maps.shape
+        (1, 64, 64, 2)
+    """
+    logits, activations = pooled_outputs(model, inputs)
+    kernel = head_kernel(model)
+    detected = _detected(model, logits, detections, others, threshold, activation)
+    indices = unit_indices(logits, indices)
+    own = gather_units(detected, indices)
+    count = _num_others(detected, own, strict)
+
+    maps = einsum("b...k,ku->b...u", activations, kernel)
+    present = einsum("b...u,bu->b...", maps, detected)[..., None]
+    maps = gather_units(maps, indices)
+    own, count = _over_positions(own, maps), _over_positions(count, maps)
+    negative = (present - own * maps) / count
+    return gather_units(logits, indices), lambda_positive * maps - lambda_negative * negative
+
+
+@explaining_method(
+    family="cam",
+    postprocessing="positive_normalize",
+    axioms={"class_sensitivity", "flip_equivariance"},
+    sample_options=("detections",),
+)
+def d_minmaxcam(
+    model,
+    inputs,
+    indices=None,
+    *,
+    detections=None,
+    others="detected",
+    threshold=0.5,
+    activation=None,
+    strict=False,
+    lambda_positive=1.0,
+    lambda_negative=1.0,
+    lambda_background=1.0,
+):
+    r"""Explain units with D-MinMax-CAM, MinMax-CAM with positive and negative parts kept apart.
+
+    .. math:: M_u = \sum_k A_k \left( \lambda_+ W_{ku}^+
+              - \frac{\lambda_-}{\max(c - 1, 1)} \Big[ \sum_{n \neq u} d_n W_{kn} \Big]^+
+              + \frac{\lambda_{bg}}{\max(c, 1)} \Big[ \sum_n d_n W_{kn} \Big]^- \right)
+
+    with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. With the
+    explained unit as the only detection it is `cam`; with none, `cam` of the positive part of the
+    kernel. Cost: one forward pass, and one product with the kernel per explained unit.
+
+    Args:
+        model: model made by `inspection.expose`, with the head that `cam` needs.
+        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
+        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        detections: as in `minmaxcam`.
+        others: as in `minmaxcam`.
+        threshold: as in `minmaxcam`.
+        activation: as in `minmaxcam`.
+        strict: as in `minmaxcam`.
+        lambda_positive: weight of the positive part of the unit. Defaults to 1.
+        lambda_negative: weight of the positive part of the other units detected. Defaults to 1.
+        lambda_background: weight of the negative part of all units detected. Defaults to 1.
+
+    Returns:
+        logits: float32 `(batch, n)`, before any activation.
+        maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
+
+    Raises:
+        ValueError: if the head is another one, or an option is none of the above.
+
+    References:
+        - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
+          in Multi-label Problems", VISAPP 2022.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(
+        ...     weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation="sigmoid")
+        >>> logits, maps = ke.d_minmaxcam(model, np.ones((1, 64, 64, 3)), [[0, 3]])
+        >>> maps.shape
+        (1, 64, 64, 2)
+    """
+    logits, activations = pooled_outputs(model, inputs)
+    kernel = head_kernel(model)
+    detected = _detected(model, logits, detections, others, threshold, activation)
+    present = tf.einsum("bu,ku->bk", detected, kernel)
+    background = -tf.nn.relu(-present) / tf.maximum(tf.reduce_sum(detected, 1, keepdims=True), 1.0)
+
+    def explain(unit):
+        own = tf.reduce_sum(unit * detected, axis=1, keepdims=True)
+        weights = tf.einsum("bu,ku->bk", unit, kernel)
+        negative = tf.nn.relu(present - own * weights) / _num_others(detected, own, strict)
+        weights = (
+            lambda_positive * tf.nn.relu(weights)
+            - lambda_negative * negative
+            + lambda_background * background
+        )
+        return einsum("b...k,bk->b...", activations, weights)
+
+    return gather_units(logits, indices), explain_each(explain, logits, indices)
+
+
+@explaining_method(
+    family="cam",
+    postprocessing="positive_normalize",
+    axioms={"class_sensitivity", "flip_equivariance", "minmax_is_minmaxcam"},
+    sample_options=("detections",),
+)
+def minmax_gradcam(
+    model,
+    inputs,
+    indices=None,
+    *,
+    detections=None,
+    others="detected",
+    threshold=0.5,
+    activation=None,
+    strict=False,
+    lambda_positive=1.0,
+    lambda_negative=1.0,
+    fusion="mean",
+):
+    r"""Explain units with MinMax-Grad-CAM, Grad-CAM of a logit less those of the others detected.
+
+    .. math:: M_u = \sum_k A_k \frac{1}{hw} \sum_{ij} \frac{\partial J_u}{\partial A_{ijk}}, \quad
+              J_u = \lambda_+ \ell_u - \frac{\lambda_-}{\max(c - 1, 1)} \sum_{n \neq u} d_n \ell_n
+
+    with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. It is
+    `minmaxcam` for models with any head; where that applies, it is `minmaxcam` divided by the
+    number of positions. Cost: that of `gradcam`.
+
+    Args:
+        model: model that returns `[logits, *activations]`, see `inspection.expose`.
+        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
+        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        detections: as in `minmaxcam`.
+        others: as in `minmaxcam`.
+        threshold: as in `minmaxcam`.
+        activation: as in `minmaxcam`.
+        strict: as in `minmaxcam`.
+        lambda_positive: weight of the unit itself. Defaults to 1.
+        lambda_negative: weight of the other units detected. Defaults to 1.
+        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
+            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+
+    Returns:
+        logits: float32 `(batch, n)`, before any activation.
+        maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
+
+    Raises:
+        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
+            don't depend on the activations, or an option is none of the above.
+
+    References:
+        - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
+          in Multi-label Problems", VISAPP 2022.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(
+        ...     weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation="sigmoid")
+        >>> logits, maps = ke.minmax_gradcam(model, np.ones((1, 64, 64, 3)), [[0, 3]])
+        >>> maps.shape
+        (1, 64, 64, 2)
+    """
+
+    def contrast(unit, logits):
+        detected = _detected(model, logits, detections, others, threshold, activation)
+        # Linear in the unit, so that the Jacobian may be taken on its cheaper side.
+        share = unit / _num_others(detected, detected, strict)
+        negative = detected * (tf.reduce_sum(share, axis=1, keepdims=True) - share)
+        return lambda_positive * unit - lambda_negative * negative
+
+    def explain(activations, gradient):
+        return einsum("b...k,bk->b...", activations, mean_over_positions(gradient))
+
+    return explain_layers(
+        model, inputs, indices, explain, contrast=contrast, fusion=fusion, linear=True
+    )
+
+
+@explaining_method(
+    family="cam",
+    postprocessing="positive_normalize",
+    axioms={"class_sensitivity", "flip_equivariance", "minmax_is_minmaxcam"},
+    sample_options=("detections",),
+)
+def d_minmax_gradcam(
+    model,
+    inputs,
+    indices=None,
+    *,
+    detections=None,
+    others="detected",
+    threshold=0.5,
+    activation=None,
+    strict=False,
+    lambda_positive=1.0,
+    lambda_negative=1.0,
+    lambda_background=1.0,
+    fusion="mean",
+):
+    r"""Explain units with D-MinMax-Grad-CAM, with positive and negative gradients kept apart.
+
+    .. math:: M_u = \sum_k A_k \frac{1}{hw} \sum_{ij} \left( \lambda_+ J_{uijk}^+
+              - \frac{\lambda_-}{\max(c - 1, 1)} \Big[ \sum_{n \neq u} d_n J_{nijk} \Big]^+
+              + \frac{\lambda_{bg}}{\max(c, 1)} \Big[ \sum_n d_n J_{nijk} \Big]^- \right), \quad
+              J_n = \frac{\partial \ell_n}{\partial A}
+
+    with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. It is
+    `d_minmaxcam` for models with any head; where that applies, it is `d_minmaxcam` divided by the
+    number of positions. Cost: one forward pass, and a backward pass from the logits to the
+    activations for all detected units and one per explained unit.
+
+    Args:
+        model: model that returns `[logits, *activations]`, see `inspection.expose`.
+        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
+        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        detections: as in `minmaxcam`.
+        others: as in `minmaxcam`.
+        threshold: as in `minmaxcam`.
+        activation: as in `minmaxcam`.
+        strict: as in `minmaxcam`.
+        lambda_positive: weight of the positive part of the unit. Defaults to 1.
+        lambda_negative: weight of the positive part of the other units detected. Defaults to 1.
+        lambda_background: weight of the negative part of all units detected. Defaults to 1.
+        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
+            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+
+    Returns:
+        logits: float32 `(batch, n)`, before any activation.
+        maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
+
+    Raises:
+        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
+            don't depend on the activations, or an option is none of the above.
+
+    References:
+        - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
+          in Multi-label Problems", VISAPP 2022.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(
+        ...     weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation="sigmoid")
+        >>> logits, maps = ke.d_minmax_gradcam(model, np.ones((1, 64, 64, 3)), [[0, 3]])
+        >>> maps.shape
+        (1, 64, 64, 2)
+    """
+    tape, logits, layers = differentiable_outputs(model, inputs, fusion)
+    detected = _detected(model, logits, detections, others, threshold, activation)
+    present = gradients_by_layers(tape, logits, layers, detected)
+    num_detected = tf.maximum(tf.reduce_sum(detected, axis=1), 1.0)
+
+    def explain(unit):
+        own = tf.reduce_sum(unit * detected, axis=1, keepdims=True)
+        num_others = _num_others(detected, own, strict)[:, 0]
+        maps = []
+        for layer, signal, total in zip(
+            layers, gradients_by_layers(tape, logits, layers, unit), present, strict=True
+        ):
+            negative = tf.nn.relu(total - _over_positions(own, signal) * signal)
+            weights = (
+                lambda_positive * mean_over_positions(tf.nn.relu(signal))
+                - lambda_negative * mean_over_positions(negative) / num_others[:, None]
+                - lambda_background
+                * mean_over_positions(tf.nn.relu(-total))
+                / num_detected[:, None]
+            )
+            maps.append(einsum("b...k,bk->b...", tf.cast(layer, tf.float32), weights))
+        return maps
+
+    maps = explain_each(explain, logits, indices, [tf.float32 for _ in layers])
+    return gather_units(logits, indices), fuse(maps, model, inputs, fusion)
+
+
+def _detected(model, logits, detections, others, threshold, activation):
+    """Return 1 for the units detected and 0 for others, as constants `(batch, units)`."""
+    if others not in ("detected", "all"):
+        raise invalid("others", '"detected" or "all"', repr(others))
+    if others == "all":
+        if detections is not None:
+            raise invalid("detections", '`None` with `others="all"`', "an array")
+        detections = tf.ones_like(logits)
+    if detections is None:
+        activation = activation or getattr(model, "activation", None) or "sigmoid"
+        detections = keras.activations.get(activation)(logits) > threshold
+    detections = tf.cast(detections, tf.float32)
+    if not detections.shape.is_compatible_with(logits.shape):
+        expected = f"shape {tuple(logits.shape)}, one value per sample and unit"
+        raise invalid("detections", expected, tuple(detections.shape))
+    return tf.stop_gradient(detections)
+
+
+def _num_others(detected, own, strict):
+    """Return what the sum over the other units is divided by, `(batch, n)` or `(batch, 1)`."""
+    count = tf.reduce_sum(detected, axis=1, keepdims=True)
+    return tf.maximum(count - (own if strict else 1.0), 1.0)
+
+
+def _over_positions(values, maps):
+    """Give values `(batch, n)` the axes of positions that maps have."""
+    for axis in _axes.spatial(maps.shape.rank):
+        values = tf.expand_dims(values, axis)
+    return values

@@ -1,0 +1,96 @@
+"""SmoothGrad and its relatives."""
+
+import tensorflow as tf
+
+from keras_explainable._checks import invalid
+from keras_explainable.methods._registry import meta_method
+from keras_explainable.methods.meta._repeating import add_noise
+from keras_explainable.methods.meta._repeating import check_noise
+from keras_explainable.methods.meta._repeating import explained_units
+
+STATISTICS = ("mean", "mean_square", "variance")
+
+
+@meta_method()
+def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mean", seed=0):
+    r"""Explain noisy copies of the inputs, and average: SmoothGrad, for any method.
+
+    .. math:: M = \frac{1}{N} \sum_{r=1}^N m(x + \epsilon_r), \quad
+              \epsilon_r \sim \mathcal{N}(0, s^2)
+
+    with :math:`m` the map of the method. The same noise is added to all samples, up to its scale,
+    so that a map doesn't depend on what else is in the batch. The units that "argmax" stands for
+    are those of the inputs without noise, and so are the logits. Cost: one forward pass, and N
+    times that of the method; memory: that of the method and one or two maps.
+
+    Args:
+        method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`,
+            such as what a meta method returns.
+        num_samples: N, the number of noisy copies. Defaults to 25.
+        stddev: standard deviation s of the noise. Defaults to 0.15.
+        relative: take `stddev` as a share of the range (maximum less minimum) of each sample.
+            Defaults to True.
+        statistic: "mean" (SmoothGrad), "mean_square" (of the maps, SmoothGrad-Squared) or
+            "variance" (VarGrad).
+        seed: integer; the same seed gives the same maps. Defaults to 0.
+
+    Returns:
+        a method with the options of the one given.
+
+    Raises:
+        ValueError: if there is no such method, or an option is none of the above.
+        TypeError: if `method` is neither a name nor a function.
+
+    References:
+        - Smilkov, Thorat, Kim, Viégas, Wattenberg, "SmoothGrad: removing noise by adding noise",
+          2017. arXiv 1706.03825.
+        - Adebayo, Gilmer, Goodfellow, Kim, "Local Explanation Methods for Deep Neural Networks Lack
+          Sensitivity to Parameter Values", ICLR Workshop 2018 (VarGrad). arXiv 1810.03307.
+        - Hooker, Erhan, Kindermans, Kim, "A Benchmark for Interpretability Methods in Deep Neural
+          Networks", NeurIPS 2019 (SmoothGrad-Squared). arXiv 1806.10758.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+        >>> smoothgrad = ke.methods.smooth("gradients", num_samples=4)
+        >>> logits, maps = ke.explain(smoothgrad, model, np.ones((1, 64, 64, 3)), 7)
+        >>> maps.shape
+        (1, 64, 64, 1)
+    """
+    check_noise(num_samples, stddev, seed)
+    if statistic not in STATISTICS:
+        raise invalid("statistic", f"one of {', '.join(STATISTICS)}", repr(statistic))
+
+    def explain(model, inputs, indices=None, **options):
+        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        logits, indices = explained_units(model, inputs, indices)
+
+        def explain_noisy(repetition):
+            noisy = add_noise(inputs, stddev, relative, seed, repetition)
+            return method(model, noisy, indices, **options)[1]
+
+        def update(repetition, means, squares):
+            maps = explain_noisy(repetition)
+            count = tf.cast(repetition + 1, tf.float32)
+            if statistic == "mean_square":
+                maps = tf.nest.map_structure(tf.square, maps)
+            steps = tf.nest.map_structure(lambda m, mean: (m - mean) / count, maps, means)
+            new = tf.nest.map_structure(tf.add, means, steps)
+            # Welford's sum of squared deviations, which doesn't cancel.
+            squares = tf.nest.map_structure(
+                lambda s, m, a, b: s + (m - a) * (m - b), squares, maps, means, new
+            )
+            return repetition + 1, new, squares
+
+        first = explain_noisy(0)
+        if statistic == "mean_square":
+            first = tf.nest.map_structure(tf.square, first)
+        state = (1, first, tf.nest.map_structure(tf.zeros_like, first))
+        _, means, squares = tf.while_loop(
+            lambda repetition, *_: repetition < num_samples, update, state, parallel_iterations=1
+        )
+        if statistic == "variance":
+            return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)
+        return logits, means
+
+    return explain

@@ -1,0 +1,398 @@
+"""Meta methods, on methods whose maps are known by hand, and on real ones."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_explainable as ke
+from keras_explainable._variation import area_under_total_variation
+from tests import zoo
+
+RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
+METAS = {
+    "smooth": lambda method, **options: ke.methods.smooth(method, num_samples=3, **options),
+    "smooth_taylor": lambda method, **options: ke.methods.smooth_taylor(
+        method, num_samples=3, **options
+    ),
+    "tta": lambda method, **options: ke.methods.tta(method, scales=(1, 1.5), **options),
+}
+IMAGES = zoo.IMAGES
+
+
+def _explain(method, model=None, x=IMAGES, y=None, **options):
+    return ke.explain(method, model or zoo.any_size().model, x, y, **RAW, **options)[1]
+
+
+def identity(model, inputs, indices=None, *, reduction=None):
+    """Return the input itself as the map, its channels as units."""
+    del reduction
+    logits = model(inputs, training=False)[0]
+    return ke.inspection.gather_units(logits, indices), tf.identity(inputs)
+
+
+def doubled(model, inputs, indices=None, *, reduction=None):
+    """Return the gradient of the squared input, 2 z, for every unit."""
+    del reduction
+    logits = ke.inspection.gather_units(model(inputs, training=False)[0], indices)
+    return logits, tf.repeat(2 * inputs[..., None], tf.shape(logits)[1], -1)
+
+
+def ones(model, inputs, indices=None, *, reduction=None):
+    del reduction
+    logits = ke.inspection.gather_units(model(inputs, training=False)[0], indices)
+    return logits, tf.repeat(tf.ones_like(inputs)[..., None], tf.shape(logits)[1], -1)
+
+
+def draws(count, stddev, **options):
+    """Return the noisy inputs of each repetition, from the running means of `identity`."""
+    totals = [np.zeros_like(IMAGES)] + [
+        n * _explain(ke.methods.smooth(identity, num_samples=n, stddev=stddev, **options))
+        for n in range(1, count + 1)
+    ]
+    return np.diff(totals, axis=0)
+
+
+def test_there_are_three():
+    assert ke.methods.meta_names() == tuple(sorted(METAS))
+
+
+@pytest.mark.parametrize("name", METAS)
+def test_wrapping_twice_gives_the_same_function(name):
+    wrap = getattr(ke.methods, name)
+    assert wrap("gradients") is wrap(ke.methods.gradients.gradients)
+    assert wrap("gradients") is getattr(ke.methods.meta, name)("gradients")
+    other = {"tta": {"flip": False}}.get(name, {"seed": 1})
+    assert wrap("gradients", **other) is not wrap("gradients")
+    assert wrap("gradients").__name__ == f"{name}(gradients)"
+
+
+@pytest.mark.parametrize("method", ke.methods.names())
+def test_without_noise_the_mean_is_the_method(method):
+    model, options = zoo.functional().model, {}
+    smoothed = ke.methods.smooth(method, num_samples=3, stddev=0)
+    logits, maps = ke.explain(smoothed, model, IMAGES, [[1, 0], [2, 2], [4, 3]], **RAW, **options)
+    expected = ke.explain(method, model, IMAGES, [[1, 0], [2, 2], [4, 3]], **RAW, **options)
+    np.testing.assert_allclose(logits, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(maps, expected[1], atol=1e-5 * np.abs(expected[1]).max())
+
+
+def test_noise_is_a_share_of_the_range_of_each_sample_or_absolute():
+    images = IMAGES * np.array([1.0, 3.0, 10.0], "float32")[:, None, None, None]
+    method = ke.methods.smooth(identity, num_samples=400, stddev=0.2, statistic="variance")
+    deviation = np.sqrt(_explain(method, x=images).mean((1, 2, 3)))
+    ranges = np.ptp(images, axis=(1, 2, 3))
+    np.testing.assert_allclose(deviation, 0.2 * ranges, rtol=0.02)
+    method = ke.methods.smooth(
+        identity, num_samples=400, stddev=0.2, statistic="variance", relative=False
+    )
+    deviation = np.sqrt(_explain(method, x=images).mean((1, 2, 3)))
+    np.testing.assert_allclose(deviation, 0.2, rtol=0.02)
+
+
+def test_statistics_are_those_of_the_maps_of_all_repetitions():
+    noisy = draws(4, 0.3)
+    assert np.abs(noisy.mean(0) - IMAGES).max() > 0.05
+    for statistic, expected in {
+        "mean": noisy.mean(0),
+        "mean_square": (noisy**2).mean(0),
+        "variance": noisy.var(0),
+    }.items():
+        method = ke.methods.smooth(identity, num_samples=4, stddev=0.3, statistic=statistic)
+        np.testing.assert_allclose(_explain(method), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_decides_the_noise():
+    maps = _explain(METAS["smooth"]("gradients"))
+    np.testing.assert_array_equal(maps, _explain(METAS["smooth"]("gradients", seed=0)))
+    np.testing.assert_array_equal(
+        _explain(METAS["smooth"](identity)), _explain(METAS["smooth"](identity))
+    )
+    other = _explain(METAS["smooth"](identity, seed=1))
+    assert not np.allclose(_explain(METAS["smooth"](identity)), other, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", METAS)
+def test_a_map_does_not_depend_on_the_rest_of_the_batch(name):
+    model, method = zoo.any_size().model, METAS[name]("gradients")
+    together = _explain(method, model)
+    for i, image in enumerate(IMAGES):
+        np.testing.assert_allclose(_explain(method, model, image[None])[0], together[i], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METAS)
+def test_the_highest_unit_is_that_of_the_inputs_as_they_are(name):
+    model = zoo.any_size().model
+    options = {} if name == "tta" else {"stddev": 3.0}
+    logits, maps = ke.explain(METAS[name]("gradients", **options), model, IMAGES, "argmax", **RAW)
+    highest = model.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(logits[:, 0], highest.max(-1), rtol=1e-6)
+    expected = _explain(METAS[name]("gradients", **options), model, y=highest.argmax(-1))
+    np.testing.assert_allclose(maps, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["eager", "xla", "replicas"])
+@pytest.mark.parametrize("name", METAS)
+def test_every_way_of_running_gives_the_same_maps(name, mode):
+    method = METAS[name]("input_x_gradient" if name != "smooth_taylor" else "gradients")
+    expected = _explain(method)
+    if mode == "replicas":
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = zoo.any_size().model
+        maps = _explain(method, model)
+    else:
+        maps = _explain(
+            method, **({"run_eagerly": True} if mode == "eager" else {"jit_compile": True})
+        )
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", METAS)
+def test_options_of_the_method_and_several_inputs_are_passed_on(name):
+    specimen = zoo.several_inputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        maps = _explain(METAS[name]("gradients"), specimen.model, specimen.x, reduction=None)
+    shapes = {key: m.shape for key, m in maps.items()}
+    assert shapes == {"image": (3, 6, 6, 3, 5), "vector": (3, 2, 1, 5)}
+    with pytest.raises(TypeError, match="unknown option 'colour'"):
+        _explain(METAS[name]("gradients"), specimen.model, specimen.x, colour=1)
+
+
+def test_detections_go_along_with_their_samples():
+    detections = np.array([[1, 1, 0, 0, 1], [0, 0, 0, 1, 0], [1, 1, 1, 1, 1]], "float32")
+    model = zoo.functional().model
+    smoothed = ke.methods.smooth("minmaxcam", num_samples=2, stddev=0.0)
+    maps = _explain(smoothed, model, detections=detections, batch_size=2)
+    expected = _explain("minmaxcam", model, detections=detections)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_meta_methods_nest():
+    model = zoo.any_size().model
+    inner = ke.methods.tta("gradcam", scales=(1, 2))
+    nested = ke.methods.smooth(inner, num_samples=2, stddev=0.0)
+    assert nested.__name__ == "smooth(tta(gradcam))"
+    np.testing.assert_allclose(_explain(nested, model), _explain(inner, model), rtol=1e-5)
+    layers_fused = ke.methods.smooth("zoomcam", num_samples=2, stddev=0.0)
+    np.testing.assert_allclose(_explain(layers_fused, model), _explain("zoomcam", model), atol=1e-6)
+
+
+def test_a_second_call_does_not_trace_again():
+    traces = []
+
+    def counted(model, inputs, indices=None):
+        traces.append(1)
+        return identity(model, inputs, indices)
+
+    model = zoo.any_size().model
+    for seed in (0, 0, 0):
+        _explain(ke.methods.smooth(counted, num_samples=5, seed=seed), model, y=1)
+    assert len(traces) == 2  # The first noisy copy, and the loop over the others.
+
+
+# SmoothTaylor
+
+
+def test_one_root_at_zero_on_a_linear_model_is_input_times_gradient():
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Flatten(), layers.Dense(5)])
+    maps = _explain(ke.methods.smooth_taylor(root=0.0), model)
+    expected = _explain("input_x_gradient", model)
+    np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_root_may_be_an_array():
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Flatten(), layers.Dense(5)])
+    maps = _explain(ke.methods.smooth_taylor(root=IMAGES[0]), model)
+    kernel = model.layers[-1].kernel.numpy().reshape(6, 6, 3, 5)
+    expected = ((IMAGES - IMAGES[0])[..., None] * kernel).sum(-2)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_smooth_taylor_is_the_mean_of_the_expansions_at_the_roots():
+    roots = draws(3, 0.5, relative=False)
+    terms = ((IMAGES - roots) * 2 * roots).mean(0)
+    method = ke.methods.smooth_taylor(doubled, num_samples=3)
+    for reduction, expected in {
+        None: terms,
+        "signed_sum": terms.sum(-1),
+        "max": np.abs(terms).max(-1),
+    }.items():
+        maps = _explain(method, y=1, reduction=reduction)
+        np.testing.assert_allclose(maps[..., 0], expected, rtol=1e-3, atol=1e-5)
+    default = _explain(method, y=1)
+    np.testing.assert_allclose(default[..., 0], terms.sum(-1), rtol=1e-3, atol=1e-5)
+    wider = _explain(ke.methods.smooth_taylor(doubled, num_samples=3, stddev=1.0), y=1)
+    assert not np.allclose(wider, default, rtol=0.1)
+
+
+def search(objective, scale):
+    """Search in the authors' way, one image at a time."""
+    step, worse_moves, value = 0.1, 0, objective(scale)
+    best = (value, scale)
+    for _ in range(20):
+        up, down = abs(scale + step), abs(scale - step)
+        moved = up if objective(up) <= value else down
+        reached = objective(moved)
+        if reached > value:
+            step *= 0.9
+            worse_moves += 1
+        else:
+            worse_moves = 0
+        best = min(best, (reached, moved))
+        scale, value = moved, reached
+        if worse_moves == 4:
+            break
+    return best[1]
+
+
+def test_the_adaptive_search_moves_as_the_authors_do():
+    # The maps of constant gradients are as wide as the noise, so the objective is one of its scale.
+    noise = _explain(ke.methods.smooth_taylor(ones, num_samples=2, stddev=1.0), y=1)[..., 0]
+    unit = np.abs(noise[0]).max()
+    images = IMAGES * np.array([0.2, 1.0, 3.0], "float32")[:, None, None, None]
+    for target in (0.35, 0.9, 5.0):
+
+        def objective(maps, target=target):
+            return tf.abs(tf.reduce_max(tf.abs(maps), axis=(1, 2)) / unit - target)
+
+        method = ke.methods.smooth_taylor(
+            ones, num_samples=2, stddev="adaptive", objective=objective
+        )
+        maps = _explain(method, x=images, y=1)
+        found = np.abs(maps[..., 0]).max((1, 2)) / unit
+        expected = [search(lambda s, t=target: abs(s - t), np.abs(x).mean()) for x in images]
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_the_adaptive_search_never_ends_above_its_start():
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
+    method = ke.methods.smooth_taylor(num_samples=2, stddev="adaptive")
+    model = zoo.any_size().model
+    found = area_under_total_variation(_explain(method, model, images, 1))
+    start = ke.methods.smooth_taylor(num_samples=2, stddev=float(np.abs(images).mean()))
+    assert found <= area_under_total_variation(_explain(start, model, images, 1)) + 1e-6
+
+
+def test_total_variation_falls_for_smoother_maps():
+    noise = np.random.default_rng(0).normal(size=(1, 64, 64, 1)).astype("float32")
+    smooth = tf.image.resize(noise[:, :8, :8], (64, 64))
+    assert area_under_total_variation(smooth) < 0.5 * area_under_total_variation(noise)
+    np.testing.assert_array_equal(area_under_total_variation(np.ones((2, 64, 64, 3))), 0)
+
+
+def test_total_variation_of_a_step_is_known_by_hand():
+    # 40 × 40, one edge of 40 neighbours of height 1: 40 / 1600; one level, for the next is 27 wide.
+    maps = np.zeros((1, 40, 40, 1), "float32")
+    maps[:, :, 20:] = -3.0
+    np.testing.assert_allclose(area_under_total_variation(maps), [[40 / 1600]], rtol=1e-6)
+
+
+def test_curves_are_integrated_by_simpson():
+    from keras_explainable._variation import _simpson
+
+    for points in (3, 4, 5, 6, 7, 8):
+        x = np.arange(points)
+        assert np.isclose(_simpson(points) @ x**2, (points - 1) ** 3 / 3)
+
+
+# Test-time augmentation
+
+
+def resize(x, sizes):
+    return tf.image.resize(x, sizes).numpy()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+def test_augmented_maps_are_those_of_every_pass(flip, rectify, reduction):
+    model = zoo.any_size().model
+    passes = []
+    for scale in (0.5, 1, 2):
+        scaled = resize(IMAGES, (int(6 * scale), int(6 * scale)))
+        for mirror in (1, -1) if flip else (1,):
+            maps = _explain("gradcam", model, scaled[:, :, ::mirror].copy())[:, :, ::mirror]
+            passes.append(resize(np.maximum(maps, 0) if rectify else maps, (6, 6)))
+    expected = getattr(np, reduction)(passes, axis=0)
+    options = {"scales": (0.5, 1, 2), "flip": flip, "rectify": rectify, "reduction": reduction}
+    maps = _explain(ke.methods.tta("gradcam", **options), model)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_defaults_are_those_of_the_authors():
+    model = zoo.any_size().model
+    maps = _explain(ke.methods.tta("gradcam"), model)
+    options = {"scales": (0.5, 1.0, 1.5, 2.0), "flip": True, "rectify": True, "reduction": "mean"}
+    np.testing.assert_array_equal(maps, _explain(ke.methods.tta("gradcam", **options), model))
+
+
+@pytest.mark.parametrize("method", ["gradients", "gradcam", "full_gradients", "layercam"])
+def test_a_mirrored_image_has_the_mirrored_map(method):
+    model = zoo.any_size().model  # Its kernels are not symmetric.
+    augmented = ke.methods.tta(method, scales=(1, 1.5), rectify=False)
+    maps = _explain(augmented, model)
+    mirrored = _explain(augmented, model, IMAGES[:, :, ::-1].copy())[:, :, ::-1]
+    np.testing.assert_allclose(mirrored, maps, atol=1e-5 * np.abs(maps).max())
+    plain = _explain(method, model)
+    flipped = _explain(method, model, IMAGES[:, :, ::-1].copy())[:, :, ::-1]
+    assert not np.allclose(flipped, plain, atol=1e-2 * np.abs(plain).max())
+
+
+def test_the_mean_of_a_constant_method_is_the_constant():
+    def constant(model, inputs, indices=None):
+        logits = ke.inspection.gather_units(model(inputs, training=False)[0], indices)
+        return logits, tf.ones_like(inputs[..., :1]) * tf.ones_like(logits)[:, None, None]
+
+    maps = _explain(ke.methods.tta(constant))
+    np.testing.assert_allclose(maps, np.ones((3, 6, 6, 5)), rtol=1e-6)
+
+
+def test_a_model_of_one_size_is_explained_with_its_mirror_image_only():
+    model = zoo.functional().model
+    with pytest.warns(UserWarning, match=r"fixed size \(6, 6\).*not at \(0.5, 1.0"):
+        maps = _explain(ke.methods.tta("gradcam"), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = _explain(ke.methods.tta("gradcam", scales=1), model)
+    np.testing.assert_allclose(maps, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda: ke.methods.smooth("gradient"), "Did you mean 'gradients'"),
+        (lambda: ke.methods.smooth("gradcam", num_samples=0), r"`num_samples`.*0"),
+        (lambda: ke.methods.smooth("gradcam", stddev=-1.0), r"`stddev`.*-1.0"),
+        (lambda: ke.methods.smooth("gradcam", seed=0.5), r"`seed`.*0.5"),
+        (lambda: ke.methods.smooth("gradcam", statistic="median"), r"`statistic`.*'median'"),
+        (lambda: ke.methods.smooth_taylor("gradcam"), r"option `reduction`.*'gradcam'"),
+        (lambda: ke.methods.smooth_taylor("input_x_gradient"), r"not products.*input_x_gradient"),
+        (lambda: ke.methods.smooth_taylor(stddev="auto"), r"`stddev`.*'auto'"),
+        (lambda: ke.methods.smooth_taylor(stddev="adaptive", root=0), r"`root`.*0"),
+        (lambda: ke.methods.tta("gradcam", scales=()), r"`scales`.*\(\)"),
+        (lambda: ke.methods.tta("gradcam", scales=(1, -2)), r"`scales`.*\(1, -2\)"),
+        (lambda: ke.methods.tta("gradcam", reduction="median"), r"`reduction`.*'median'"),
+    ],
+)
+def test_bad_options_are_named(wrap, message):
+    with pytest.raises(ValueError, match=message):
+        wrap()
+
+
+def test_augmentation_takes_maps_only():
+    with pytest.raises(ValueError, match=r"`method`.*one map per input"):
+        _explain(ke.methods.tta("full_gradients"), terms=True)
+
+
+def test_meta_methods_take_methods_only():
+    with pytest.raises(TypeError, match="`method`"):
+        ke.methods.tta(3)
+    with pytest.raises(TypeError, match="`method`"):
+        ke.methods.smooth()
+    vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"`inputs`.*positions.*\(2, 4\)"):
+        _explain(ke.methods.tta("gradients", scales=1), vector, np.ones((2, 4)))
