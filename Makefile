@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint bench floor clean
+.PHONY: help demo test fast lint bench sanity floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 
 bench: $(VENV)/demo.stamp  ## Measure time and memory.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs/sanity.md.
+	$(VENV)/bin/python benchmarks/sanity.py $(ARGS)
 
 # Of versions that old, warnings are no errors: they deprecate one another.
 floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions supported (Python 3.11 or 3.12).

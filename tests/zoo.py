@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_explainable import inspection
+
 SIZE = 6
 KERNELS = 4
 UNITS = 5
@@ -59,6 +61,20 @@ def input_gradients(images=IMAGES):
             part = np.einsum("bhwku,ck->bhwcu", cotangent, FILTER[i, j])
             gradient[:, i : i + SIZE, j : j + SIZE] += part
     return gradient[:, 1:-1, 1:-1]
+
+
+def fingerprint(model):
+    """Return what explaining a model must not change."""
+    found = list(inspection.find_layers(model, lambda _: True).values())
+    return {
+        "weights": [w.numpy().tobytes() for w in model.weights],
+        "layers": [id(layer) for layer in found],
+        "flags": [layer.trainable for layer in found],
+        "activations": [getattr(layer, "activation", None) for layer in found],
+        "keys": [sorted(vars(layer)) for layer in [model, *found]],
+        "history": [(len(x._inbound_nodes), len(x._outbound_nodes)) for x in [model, *found]],
+        "losses": len(model.losses),
+    }
 
 
 def _convolution(**arguments):

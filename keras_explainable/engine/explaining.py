@@ -18,7 +18,7 @@ from keras_explainable._checks import mistyped
 from keras_explainable.methods import _registry
 
 # Explainers kept per model, so that a second call with the same options finds its compiled step.
-_KEPT = 16
+_KEPT = 64
 _explainers = weakref.WeakKeyDictionary()
 
 

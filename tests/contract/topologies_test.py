@@ -51,13 +51,17 @@ def _close(actual, desired, tolerance):
 
 @pytest.mark.parametrize("kind", [*zoo.KINDS, "loaded"])
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_are_those_of_the_functional_model(method, kind, tmp_path):
+def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
+    method, kind, tmp_path
+):
     specimen = zoo.loaded(tmp_path) if kind == "loaded" else zoo.KINDS[kind]()
     if _reads_head(method) and not specimen.linear_head:
         with pytest.raises(ValueError, match=r"one linear layer away.*Use `gradcam`"):
             _explain(method, specimen)
         return
+    before = zoo.fingerprint(specimen.model)
     logits, maps = _explain(method, specimen)
+    assert zoo.fingerprint(specimen.model) == before
     assert logits.dtype == maps.dtype == np.float32
     _close(logits, zoo.logits(), specimen.tolerance)
     _close(maps, _reference(method), specimen.tolerance)

@@ -473,3 +473,85 @@ def test_the_last_activation_of_known_architectures_is_found(name, size, last):
     np.testing.assert_allclose(predictions, top(images), atol=1e-5)
     _, maps = ke.gradcam(top, images, 0)
     assert maps.shape == (1, size, size, 1)
+
+
+def _two_branches():
+    """Build a model whose logits take the input beside the activations of its layers."""
+    x = inputs = keras.Input((6, 6, 3))
+    x = first = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(x)
+    x = layers.Add()([layers.Conv2D(4, 3, padding="same", name="second")(x), first])
+    x = layers.Concatenate()([layers.ReLU(name="third")(x), inputs])
+    x = keras.ops.silu(layers.Conv2D(2, 5, name="fourth")(x))
+    x = layers.Dense(4, activation="tanh")(layers.GlobalMaxPooling2D(keepdims=True)(x))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("kind", [*zoo.KINDS, "two_branches"])
+def test_a_model_is_resumed_from_its_activations(kind):
+    specimen = zoo.KINDS[kind]() if kind in zoo.KINDS else zoo.Specimen(_two_branches())
+    exposed = ke.inspection.expose(
+        specimen.model,
+        specimen.options.get("layer"),
+        specimen.options.get("output"),
+        inputs=specimen.x,
+    )
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, specimen.x)
+    inputs = tuple(inputs) if isinstance(inputs, list) else inputs
+    logits, activations = exposed(inputs, training=False)
+    np.testing.assert_allclose(exposed.resume(inputs, activations), logits, rtol=1e-5, atol=1e-5)
+    changed = exposed.resume(inputs, tf.zeros_like(activations))
+    assert not np.allclose(changed, logits, atol=1e-2)
+    if kind in zoo.KINDS:  # Nothing but the bias is left of the zoo's models.
+        np.testing.assert_allclose(changed, np.stack([zoo.BIAS] * 3), rtol=1e-2)
+
+
+def test_a_model_is_resumed_from_each_of_its_layers():
+    model = _two_branches()
+    exposed = ke.inspection.expose(model, ["first", "third"])
+    images = tf.constant(zoo.IMAGES)
+    logits, first, third = exposed(images)
+    for number, activations in enumerate((first, third)):
+        np.testing.assert_allclose(exposed.resume(images, activations, number), logits, rtol=1e-5)
+    # What is given in place of the first activations counts in both paths that take them.
+    rest = exposed.resume(images, 0 * first)
+    x = layers.ReLU()(model.get_layer("second")(0 * first))
+    x = tf.nn.silu(model.get_layer("fourth")(tf.concat([x, images], -1)))
+    x = model.layers[-3](tf.reduce_max(x, (1, 2), keepdims=True))
+    model.layers[-1].activation = None
+    np.testing.assert_allclose(model.layers[-1](x[:, 0, 0]), rest, rtol=1e-4, atol=1e-5)
+
+
+def test_every_activation_is_exposed_in_order():
+    exposed = ke.inspection.expose_rectified(_two_branches())
+    shapes = [tuple(tensor.shape) for tensor in exposed.outputs]
+    # The activation after the pooling has a single position.
+    assert shapes == [(None, 3), (None, 6, 6, 4), (None, 6, 6, 4), (None, 2, 2, 2)]
+
+
+def test_a_model_without_activations_is_exposed_at_the_default_layer():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(x))
+    exposed = ke.inspection.expose_rectified(keras.Model(inputs, layers.Dense(2)(x)))
+    assert [tuple(t.shape) for t in exposed.outputs] == [(None, 2), (None, 4, 4, 4)]
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_biases_are_exposed_before_activations(kind):
+    specimen = zoo.KINDS[kind]()
+    output = specimen.options.get("output")
+    exposed = ke.inspection.expose_biases(specimen.model, output, inputs=specimen.x)
+    logits, *outputs = keras.tree.flatten(exposed(specimen.x, training=False))
+    assert len(outputs) == len(exposed.offsets)
+    np.testing.assert_allclose(logits, zoo.logits(), rtol=0.05, atol=0.05)
+    found = {path.rsplit("/", 1)[-1].split(":")[0]: read for path, read in exposed.offsets.items()}
+    np.testing.assert_allclose(found["conv"](), zoo.OFFSET, rtol=1e-2)
+    at = [path.rsplit("/", 1)[-1].split(":")[0] for path in exposed.offsets].index("conv")
+    assert outputs[at].numpy().min() < -0.5  # Not rectified.
+
+
+def test_a_layer_called_twice_has_two_biases():
+    x = inputs = keras.Input((6, 6, 3))
+    conv = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")
+    x = layers.GlobalAveragePooling2D()(conv(conv(x)))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    assert list(ke.inspection.expose_biases(model).offsets) == ["conv", "conv:1", "head"]
