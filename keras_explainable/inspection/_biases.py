@@ -81,9 +81,9 @@ def _normalization_offset(layer, rank):
     mean = tf.cast(layer.moving_mean, tf.float32)
     variance = tf.cast(layer.moving_variance, tf.float32)
     offset = -mean * tf.math.rsqrt(variance + layer.epsilon)
-    if layer.gamma is not None:
+    if layer.scale:
         offset *= tf.cast(layer.gamma, tf.float32)
-    if layer.beta is not None:
+    if layer.center:
         offset += tf.cast(layer.beta, tf.float32)
     sizes = [1] * rank
     sizes[layer.axis] = -1

@@ -498,8 +498,10 @@ def test_a_model_is_resumed_from_its_activations(kind):
     inputs = keras.tree.map_structure(tf.convert_to_tensor, specimen.x)
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
     logits, activations = exposed(inputs, training=False)
-    np.testing.assert_allclose(exposed.resume(inputs, activations), logits, rtol=1e-5, atol=1e-5)
-    changed = exposed.resume(inputs, tf.zeros_like(activations))
+    same = tf.cast(exposed.resume(inputs, activations), tf.float32)
+    logits = tf.cast(logits, tf.float32)
+    np.testing.assert_allclose(same, logits, rtol=1e-5, atol=1e-5)
+    changed = tf.cast(exposed.resume(inputs, tf.zeros_like(activations)), tf.float32)
     assert not np.allclose(changed, logits, atol=1e-2)
     if kind in zoo.KINDS:  # Nothing but the bias is left of the zoo's models.
         np.testing.assert_allclose(changed, np.stack([zoo.BIAS] * 3), rtol=1e-2)

@@ -21,13 +21,12 @@ def eigencam(model, inputs, indices=None, *, centered=True, fusion="mean"):
     eigenvectors of a matrix of as many rows as there are positions, or kernels if those are fewer.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
         centered: take the mean over positions off the activations first, as principal components
             have it; without, the map is that of the equation in the paper. Defaults to True.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
@@ -71,19 +70,18 @@ def eigen_gradcam(model, inputs, indices=None, *, centered=True, fusion="mean"):
     eigenvectors of a matrix of as many rows as there are positions, or kernels if fewer.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
         centered: as in `eigencam`.
-        fusion: as in `eigencam`.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Gildenblat et al., "PyTorch library for CAM methods", 2021, its `EigenGradCAM`; there is

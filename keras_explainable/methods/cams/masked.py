@@ -54,8 +54,7 @@ def scorecam(
             over positions. Defaults to all.
         chunk_size: number of masked inputs that go through the model at a time. It changes time and
             memory, not the result. Defaults to 32.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
@@ -96,7 +95,7 @@ def scorecam(
         live = _spread(activations) > 0
         if top_k is not None:
             live &= _is_highest(_spread(activations), top_k)
-        scores = _each_channel(evaluate, live, _num_units(logits, indices), chunk_size)
+        scores = _each_channel(evaluate, live, _num_units(logits, indices), chunk_size, top_k)
         if weights == "softmax":
             scores = tf.where(live[..., None], scores, scores.dtype.min)
             scores = tf.where(live[..., None], tf.nn.softmax(scores, axis=1), 0.0)
@@ -173,7 +172,7 @@ def ablationcam(model, inputs, indices=None, *, chunk_size=64, fusion="mean"):
     return explained, fuse(maps, model, inputs, fusion)
 
 
-def _each_channel(evaluate, live, num_units, chunk_size):
+def _each_channel(evaluate, live, num_units, chunk_size, most=None):
     """Evaluate the channels that are live in a sample, and no others.
 
     Args:
@@ -181,12 +180,15 @@ def _each_channel(evaluate, live, num_units, chunk_size):
             `(chunk_size, num_units)`.
         live: boolean `(batch, channels)`.
         num_units: number of values per channel.
-        chunk_size: number of pairs of a sample and a channel evaluated at a time.
+        chunk_size: number of pairs of a sample and a channel evaluated at a time, at the most.
+        most: largest number of channels that are live in a sample. Defaults to all.
 
     Returns:
         float32 `(batch, channels, num_units)`, 0 where a channel is not live.
     """
     num_samples, num_channels = tf.shape(live)[0], live.shape[1]
+    if live.shape[0] is not None:
+        chunk_size = min(chunk_size, live.shape[0] * min(most or num_channels, num_channels))
     live = tf.reshape(live, [-1])
     # Live pairs first, so that they fill up chunks whatever samples they belong to.
     order = tf.argsort(tf.cast(live, tf.int32), direction="DESCENDING", stable=True)

@@ -209,9 +209,9 @@ def minmax_gradcam(
     number of positions. Cost: that of `gradcam`.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
         detections: as in `minmaxcam`.
         others: as in `minmaxcam`.
         threshold: as in `minmaxcam`.
@@ -219,16 +219,14 @@ def minmax_gradcam(
         strict: as in `minmaxcam`.
         lambda_positive: weight of the unit itself. Defaults to 1.
         lambda_negative: weight of the other units detected. Defaults to 1.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or an option is none of the above.
+        ValueError: as `gradcam`, or if an option is none of the above.
 
     References:
         - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
@@ -292,9 +290,9 @@ def d_minmax_gradcam(
     activations for all detected units and one per explained unit.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
         detections: as in `minmaxcam`.
         others: as in `minmaxcam`.
         threshold: as in `minmaxcam`.
@@ -303,16 +301,14 @@ def d_minmax_gradcam(
         lambda_positive: weight of the positive part of the unit. Defaults to 1.
         lambda_negative: weight of the positive part of the other units detected. Defaults to 1.
         lambda_background: weight of the negative part of all units detected. Defaults to 1.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or an option is none of the above.
+        ValueError: as `gradcam`, or if an option is none of the above.
 
     References:
         - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques

@@ -73,19 +73,17 @@ def hirescam(model, inputs, indices=None, *, fusion="mean"):
     `gradcam`. Cost: that of `gradcam`.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Draelos, Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of
@@ -120,19 +118,17 @@ def gradcam_elementwise(model, inputs, indices=None, *, fusion="mean"):
     explained unit.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Gildenblat et al., "PyTorch library for CAM methods", 2021, its `GradCAMElementWise`;
@@ -167,19 +163,17 @@ def xgradcam(model, inputs, indices=None, *, fusion="mean"):
     average pooling and one linear layer, it is `gradcam`. Cost: that of `gradcam`.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Fu et al., "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs",
@@ -216,19 +210,17 @@ def layercam(model, inputs, indices=None, *, fusion="mean"):
     pass, and a backward pass from the logits to the activations per explained unit.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Jiang, Zhang, Hou, Cheng, Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps for
@@ -266,11 +258,10 @@ def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mea
     explained unit.
 
     Args:
-        model: model that returns `[logits, *activations]`, see `inspection.expose`.
-        inputs: tensor `(batch, *sizes, channels)`, or the structure that the model takes.
-        indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
-        fusion: how the maps of several layers become one: "mean", "max" or "product", after each
-            is rectified, stretched to [0, 1] and resized to the input. Without effect on one layer.
+        model: as in `gradcam`.
+        inputs: as in `gradcam`.
+        indices: units to explain, as in `gradcam`. Defaults to every unit.
+        fusion: how several layers are fused, as in `gradcam`. Defaults to "mean".
         normalize_alpha: divide :math:`a` by its sum over the positions where the gradient is
             positive, as the authors' code does and their equation does not. Defaults to False.
 
@@ -279,8 +270,7 @@ def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mea
         maps: float32 `(batch, *positions, n)`, raw. Unit: logit.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Chattopadhay, Sarkar, Howlader, Balasubramanian, "Grad-CAM++: Improved Visual Explanations
@@ -335,8 +325,7 @@ def zoomcam(model, inputs, indices=None, *, fusion="max"):
         maps: float32 `(batch, *sizes, n)`, at the size of the input. From 0 to 1.
 
     Raises:
-        ValueError: if the activations have no positions, the logits are not `(batch, units)` or
-            don't depend on the activations, or `fusion` is unknown.
+        ValueError: as `gradcam`.
 
     References:
         - Shi, Khademi, Li, van Gemert, "Zoom-CAM: Generating Fine-grained Pixel Annotations from

@@ -402,3 +402,27 @@ def test_signals_are_explained_too():
         assert small.max() == 1.0, name
         expected = np.einsum("ih,bhu->biu", linear_weights(10, 12), small)
         np.testing.assert_allclose(maps, expected, atol=1e-6, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def pooled():
+    """Return a model whose head is linear, and one more with other logits."""
+    keras.utils.set_random_seed(7)
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, activation="relu", bias_initializer="random_normal")(x)
+    x = layers.Dense(UNITS, bias_initializer="random_normal")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Softmax()(x))
+
+
+@pytest.mark.parametrize("options", [{}, *CONTRAST, {"lambda_background": 0.5}])
+@pytest.mark.parametrize("name", ["minmaxcam", "d_minmaxcam"])
+def test_options_of_the_contrast_are_those_of_its_gradient_form(name, options, pooled):
+    if "lambda_background" in options and name == "minmaxcam":
+        return
+    _, maps = ke.explain(name, pooled, X, **RAW, **options)
+    _, expected = ke.explain(name.replace("cam", "_gradcam"), pooled, X, **RAW, **options)
+    _close(maps, 36 * expected)
+    if options:
+        kept = {"detections": DETECTED} if "strict" in options or "lambda" in str(options) else {}
+        _, others = ke.explain(name, pooled, X, **RAW, **kept)
+        assert np.abs(maps - others).max() > 1e-3 * np.abs(others).max()

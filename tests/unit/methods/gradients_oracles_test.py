@@ -10,17 +10,10 @@ from keras import layers
 
 import keras_explainable as ke
 from tests import zoo
+from tests.unit.methods.gradients_test import ORACLES
 
 RAW = {"postprocessing": None, "resizing": False}
 X = np.random.default_rng(4).normal(size=(3, 6, 6, 2)).astype("float32")
-REDUCED = {
-    "max": lambda g: np.abs(g).max(-2),
-    "mean": lambda g: np.abs(g).mean(-2),
-    "sum_abs": lambda g: np.abs(g).sum(-2),
-    "signed_sum": lambda g: g.sum(-2),
-    "l2": lambda g: np.sqrt((g**2).sum(-2)),
-    None: lambda g: g,
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +39,7 @@ def gradient(model, x):
 
 
 def input_x_gradient(model, reduction="signed_sum"):
-    return REDUCED[reduction](X[..., None] * gradient(model, X))
+    return ORACLES[reduction](X[..., None] * gradient(model, X))
 
 
 def integrated_gradients(
@@ -68,11 +61,11 @@ def integrated_gradients(
     total = 0
     for t, weight in zip(points, weights, strict=True):
         total = total + weight * gradient(model, X - path + t * path)
-    return REDUCED[reduction](path[..., None] * total)
+    return ORACLES[reduction](path[..., None] * total)
 
 
 RULES = [{"rule": rule, "num_steps": 7} for rule in ke.methods.gradients.RULES]
-REDUCTIONS = [{"reduction": reduction} for reduction in REDUCED]
+REDUCTIONS = [{"reduction": reduction} for reduction in ORACLES]
 CASES = [
     *((input_x_gradient, options) for options in [{}, *REDUCTIONS]),
     *((integrated_gradients, {"num_steps": 4, **options}) for options in REDUCTIONS),
@@ -275,3 +268,11 @@ def test_full_gradients_say_what_they_need(model):
         ke.full_gradients(vector, np.ones((3, 4)))
     logits, terms = ke.full_gradients(vector, np.ones((3, 4)), terms=True)
     np.testing.assert_allclose(terms["input"].sum(1) + terms["dense"].sum(1), logits, rtol=1e-5)
+
+
+def test_a_residual_passes_no_filter(model):
+    options = {"residual": True, "num_steps": 2}
+    _, raw = ke.integrated_gradients(model, X, **options, **RAW)
+    _, default = ke.integrated_gradients(model, X, **options)
+    np.testing.assert_array_equal(default["residual"], raw["residual"])
+    np.testing.assert_allclose(default["maps"].max((1, 2)), 1.0)
