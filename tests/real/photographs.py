@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import keras
 import numpy as np
 from PIL import Image
 
@@ -19,6 +20,23 @@ def module(name):
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def voc_classifier(size=None):
+    """Return a sigmoid head on a nested MobileNetV2, and the function that prepares its pixels.
+
+    Args:
+        size: height and width of the photographs, or `None` for any.
+    """
+    network, shape = module("mobilenet_v2"), (size, size, 3)
+    weights = WEIGHTS / "mobilenet_v2_imagenet.npz"
+    trained = network.load(weights, classifier_activation=None, input_shape=shape)
+    backbone = keras.Model(trained.input, trained.get_layer("avg_pool").output, name="backbone")
+    head = keras.layers.Dense(20, activation="sigmoid", name="predictions")
+    model = keras.Sequential([keras.Input(shape), backbone, head])
+    with np.load(WEIGHTS / "voc_head_on_mobilenet_v2.npz") as arrays:
+        head.set_weights([arrays["predictions.kernel"], arrays["predictions.bias"]])
+    return model, network.preprocess
 
 
 def read(path, mode="RGB"):

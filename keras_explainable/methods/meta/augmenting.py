@@ -14,7 +14,15 @@ REDUCTIONS = ("mean", "sum", "max")
 
 
 @meta_method()
-def tta(method, *, scales=(0.5, 1.0, 1.5, 2.0), flip=True, rectify=True, reduction="mean"):
+def tta(
+    method,
+    *,
+    scales=(0.5, 1.0, 1.5, 2.0),
+    flip=True,
+    rectify=True,
+    normalize=False,
+    reduction="mean",
+):
     r"""Explain images at several scales, with their mirror images, and average.
 
     .. math:: M = \frac{1}{\lvert S \rvert \lvert F \rvert} \sum_{s \in S} \sum_{f \in F}
@@ -33,6 +41,9 @@ def tta(method, *, scales=(0.5, 1.0, 1.5, 2.0), flip=True, rectify=True, reducti
         scales: factors of the height and width, positive numbers. Defaults to (0.5, 1, 1.5, 2).
         flip: explain the mirror images too. Defaults to True.
         rectify: drop the negative part of each map before it is added to others. Defaults to True.
+        normalize: divide each map by its largest magnitude before it is added, so that all passes
+            count the same. Maps that are divided by the number of positions, as those of `gradcam`
+            are, are larger at small scales, and need it; those of `cam` don't. Defaults to False.
         reduction: "mean", "sum" or "max" over the passes. Defaults to "mean".
 
     Returns:
@@ -60,6 +71,8 @@ def tta(method, *, scales=(0.5, 1.0, 1.5, 2.0), flip=True, rectify=True, reducti
     if reduction not in REDUCTIONS:
         raise invalid("reduction", f"one of {', '.join(REDUCTIONS)}", repr(reduction))
 
+    filtering = [filters.positive] * rectify + [filters.signed_normalize] * normalize
+
     def explain(model, inputs, indices=None, **options):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         if not any(_is_image(tensor) for tensor in tf.nest.flatten(inputs)):
@@ -72,7 +85,8 @@ def tta(method, *, scales=(0.5, 1.0, 1.5, 2.0), flip=True, rectify=True, reducti
             for mirror in (False, True) if flip else (False,):
                 seen = tf.nest.map_structure(_mirror, scaled) if mirror else scaled
                 maps = method(model, seen, indices, **options)[1]
-                maps = tf.nest.map_structure(tf.nn.relu, maps) if rectify else maps
+                for apply in filtering:
+                    maps = tf.nest.map_structure(apply, maps)
                 maps = _restored(maps, inputs, model, mirror)
                 add = tf.maximum if reduction == "max" else tf.add
                 total = maps if total is None else tf.nest.map_structure(add, total, maps)

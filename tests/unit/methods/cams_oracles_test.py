@@ -426,3 +426,17 @@ def test_options_of_the_contrast_are_those_of_its_gradient_form(name, options, p
         kept = {"detections": DETECTED} if "strict" in options or "lambda" in str(options) else {}
         _, others = ke.explain(name, pooled, X, **RAW, **kept)
         assert np.abs(maps - others).max() > 1e-3 * np.abs(others).max()
+
+
+@pytest.mark.parametrize("layer", ["early", "late"])
+def test_with_no_or_one_detection_the_contrast_is_gradcam(layer, model):
+    truth = Truth(model, layer)
+    expected = gradcam(truth)
+    options = {"layer": layer, **RAW}
+    none, alone = np.zeros((2, UNITS)), np.eye(UNITS)[[1, 3]]
+    _close(ke.minmax_gradcam(model, X, detections=none, **options)[1], expected)
+    positive = truth.weighed(np.maximum(truth.D, 0).mean((2, 3)))
+    _close(ke.d_minmax_gradcam(model, X, detections=none, **options)[1], positive)
+    for name in ("minmax_gradcam", "d_minmax_gradcam"):
+        _, maps = ke.explain(name, model, X, [1, 3], detections=alone, **options)
+        _close(maps[..., 0], np.stack([expected[0, ..., 1], expected[1, ..., 3]]))

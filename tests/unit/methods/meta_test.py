@@ -308,17 +308,21 @@ def resize(x, sizes):
 
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
-def test_augmented_maps_are_those_of_every_pass(flip, rectify, reduction):
+def test_augmented_maps_are_those_of_every_pass(flip, rectify, normalize, reduction):
     model = zoo.any_size().model
     passes = []
     for scale in (0.5, 1, 2):
         scaled = resize(IMAGES, (int(6 * scale), int(6 * scale)))
         for mirror in (1, -1) if flip else (1,):
             maps = _explain("gradcam", model, scaled[:, :, ::mirror].copy())[:, :, ::mirror]
-            passes.append(resize(np.maximum(maps, 0) if rectify else maps, (6, 6)))
+            maps = np.maximum(maps, 0) if rectify else maps
+            maps = maps / np.abs(maps).max((1, 2), keepdims=True) if normalize else maps
+            passes.append(resize(maps, (6, 6)))
     expected = getattr(np, reduction)(passes, axis=0)
     options = {"scales": (0.5, 1, 2), "flip": flip, "rectify": rectify, "reduction": reduction}
+    options["normalize"] = normalize
     maps = _explain(ke.methods.tta("gradcam", **options), model)
     np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -327,6 +331,7 @@ def test_defaults_are_those_of_the_authors():
     model = zoo.any_size().model
     maps = _explain(ke.methods.tta("gradcam"), model)
     options = {"scales": (0.5, 1.0, 1.5, 2.0), "flip": True, "rectify": True, "reduction": "mean"}
+    options["normalize"] = False
     np.testing.assert_array_equal(maps, _explain(ke.methods.tta("gradcam", **options), model))
 
 
