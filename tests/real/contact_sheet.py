@@ -35,7 +35,7 @@ PHOTOGRAPHS = [
     Photograph("open/bird_segmentation.png", ("bird",), "Open Images 12142db5804533c8, CC BY 2.0"),
 ]
 VOC = [
-    Photograph(f"voc/JPEGImages/{name}.jpg", classes, f"PASCAL VOC {name}, not to be published")
+    Photograph(f"voc/JPEGImages/{name}.jpg", classes, f"VOC {name}")
     for name, *classes in (
         ("2007_004380", "motorbike", "person"),
         ("2007_002094", "bird"),
@@ -212,7 +212,7 @@ def main():
     arguments = parser.parse_args()
     chosen = VOC if arguments.voc else PHOTOGRAPHS
     sources = "; ".join(f"{', '.join(p.classes)}: {p.source}" for p in chosen)
-    licence = "" if arguments.voc else " This figure: CC BY-SA 2.0."
+    licence = "Not to be published." if arguments.voc else "This figure: CC BY-SA 2.0."
     classes, _ = photographs.voc()
     pairs = [(p, label) for p in chosen for label in p.classes]
     files = [photographs.read(photographs.DATA / p.path) for p, _ in pairs]
@@ -237,7 +237,7 @@ def main():
             options["postprocessing"] = "percentile_normalize" if by_input else "positive_normalize"
             shown = resizable if row.method.startswith("tta(") else model
             maps[heading][row.name] = ke.explain(method, shown, x, units, **options)[1][..., 0]
-    foot = f"Photographs, cropped: {sources}.{licence}"
+    foot = f"Photographs, cropped: {sources}. {licence}"
     save(draw(images, captions, maps, foot), arguments.voc or PATH)
 
 

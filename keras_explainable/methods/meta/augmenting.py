@@ -32,8 +32,9 @@ def tta(
     of positions, and :math:`\mathrm{up}` the resizing to the input. A model whose input has a fixed
     size can't take another: only the mirror image is explained beside the image then, with a
     warning. Inputs without positions stay as they are. The units that "argmax" stands for are those
-    of the inputs as they are, and so are the logits. Cost: one forward pass, and that of the method
-    for every scale, on images of that size, twice with mirror images.
+    of the inputs as they are, and so are the logits. Cost: that of the method for every scale, on
+    images of that size, twice with mirror images; one forward pass more for "argmax", or where 1 is
+    not among the scales.
 
     Args:
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`,
@@ -78,13 +79,17 @@ def tta(
         if not any(_is_image(tensor) for tensor in tf.nest.flatten(inputs)):
             shapes = ", ".join(str(tuple(t.shape)) for t in tf.nest.flatten(inputs))
             raise invalid("inputs", "an input with positions", shapes)
-        logits, indices = explained_units(model, inputs, indices)
-        total, passes = None, 0
-        for scale in _possible(scales, model):
+        possible = _possible(scales, model)
+        logits, total, passes = None, None, 0
+        if isinstance(indices, str) or 1 not in possible:
+            logits, indices = explained_units(model, inputs, indices)
+        for scale in possible:
             scaled = tf.nest.map_structure(lambda x, scale=scale: _scale(x, scale), inputs)
             for mirror in (False, True) if flip else (False,):
                 seen = tf.nest.map_structure(_mirror, scaled) if mirror else scaled
-                maps = method(model, seen, indices, **options)[1]
+                found, maps = method(model, seen, indices, **options)
+                if logits is None and scale == 1:
+                    logits = found
                 for apply in filtering:
                     maps = tf.nest.map_structure(apply, maps)
                 maps = _restored(maps, inputs, model, mirror)
