@@ -1,5 +1,8 @@
 """Errors that say what was expected and what came."""
 
+import math
+import numbers
+
 
 def invalid(argument, expected, received, hint=""):
     """Return the `ValueError` for a bad value of an argument.
@@ -32,6 +35,30 @@ def mistyped(argument, expected, received, hint=""):
     text = repr(received)
     received = f"{text} (of type {kind})" if len(text) <= 80 else f"an object of type {kind}"
     return TypeError(_message(argument, expected, received, hint))
+
+
+def positive_integer(argument, value, least=1):
+    """Return a value as an integer, or raise that it is none from `least` on."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        expected = "a positive integer" if least == 1 else f"an integer from {least} on"
+        raise invalid(argument, expected, repr(value))
+    return int(value)
+
+
+def number(argument, value, least=-math.inf):
+    """Return a value as a float, or raise that it is no finite number from `least` on."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < least:
+        expected = "a number" if least == -math.inf else f"a number from {least:g} on"
+        raise invalid(argument, expected, repr(value))
+    return float(value)
+
+
+def one_of(argument, value, names):
+    """Raise that a value is none of some names."""
+    if not isinstance(value, str) or value not in names:
+        raise invalid(argument, f"one of {', '.join(names)}", repr(value))
 
 
 def _message(argument, expected, received, hint):

@@ -149,19 +149,21 @@ def percentile_normalize(maps, percentile=99.0):
     """
     if not 0 <= percentile <= 100:
         raise invalid("percentile", "a number from 0 to 100", percentile)
-    maps = absolute(tf.convert_to_tensor(maps))
+    maps = tf.convert_to_tensor(maps)
+    dtype = maps.dtype if maps.dtype.is_floating else tf.float32
+    maps = absolute(tf.cast(maps, tf.float32))
     axes = _axes.spatial(maps.shape.rank)
     shape = tf.shape(maps)
     values = tf.sort(tf.reshape(maps, (shape[0], -1, shape[-1])), axis=1)
-    rank = tf.cast(tf.shape(values)[1] - 1, maps.dtype) * tf.cast(percentile / 100, maps.dtype)
+    rank = tf.cast(tf.shape(values)[1] - 1, tf.float64) * (percentile / 100)
     below = tf.cast(tf.floor(rank), tf.int32)
     above = tf.minimum(below + 1, tf.shape(values)[1] - 1)
     low, high = tf.gather(values, below, axis=1), tf.gather(values, above, axis=1)
-    highest = low + (rank - tf.floor(rank)) * (high - low)
+    highest = low + tf.cast(rank - tf.floor(rank), tf.float32) * (high - low)
     for _ in axes:
         highest = highest[:, None]
     lowest = tf.reduce_min(maps, axis=axes, keepdims=True)
-    return tf.minimum(tf.math.divide_no_nan(maps - lowest, highest - lowest), 1)
+    return tf.cast(tf.minimum(tf.math.divide_no_nan(maps - lowest, highest - lowest), 1), dtype)
 
 
 def threshold(maps, fraction=0.2):
@@ -202,7 +204,7 @@ def resize(maps, sizes):
     if rank not in (1, 2) or len(sizes) != rank:
         shape = tuple(maps.shape)
         expected = f"one size per axis of positions of maps {shape}, which are 1-D or 2-D"
-        hint = "Maps stay as they are with `resizing=False`."
+        hint = "`resizing=False` leaves maps as they are, where the method doesn't resize them."
         raise invalid("resizing", expected, tuple(sizes), hint)
     if tuple(maps.shape[1:-1]) == tuple(sizes):
         return maps

@@ -231,8 +231,9 @@ class Explainer(keras.Model):
         for name, option in options.items():
             if name not in self.sample_options:
                 raise mistyped("options", f"some of {self.sample_options}", name)
-            if option.shape[:1] != (num_samples,):
-                expected = f"one row for each of the {num_samples} samples"
+            if option.shape != (num_samples, self.num_units):
+                expected = f"one value for each of the {num_samples} samples and "
+                expected += f"{self.num_units} units"
                 raise invalid(name, expected, f"shape {option.shape}")
         return batch | ({"options": options} if options else {})
 
@@ -414,7 +415,7 @@ def explain(
     Returns:
         logits: float32 array `(samples, n)`, before any activation.
         maps: float32 array `(samples, height, width, n)`, or a list or dict of them for a gradient
-            method on several inputs.
+            method on several inputs, or where an option of the method asks for more.
 
     Raises:
         ValueError: if `x` doesn't fit the model, `y` is out of range, an endpoint doesn't exist, or
@@ -589,6 +590,7 @@ def _frozen(value):
         return tuple((name, _frozen(v)) for name, v in sorted(value.items()))
     if isinstance(value, list | tuple):
         return tuple(_frozen(v) for v in value)
+    value = value.numpy() if isinstance(value, tf.Tensor) else value
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, value.tobytes()
     # 1, 1.0 and True are equal as keys, and not as arguments.
@@ -611,6 +613,8 @@ def _expose(registration, model, layer, output, inputs):
     if registration.family == "gradient" and layer is not None:
         expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
         raise invalid("layer", expected, repr(layer))
+    if isinstance(layer, list | tuple) and not layer:
+        raise invalid("layer", "a layer, or a list of one at least", repr(layer))
     try:
         if layer is None and registration.expose is not None:
             return registration.expose(model, output, inputs=inputs)

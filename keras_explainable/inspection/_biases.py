@@ -1,5 +1,7 @@
 """Find what the layers of a model add to their inputs, whatever these are."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,6 +23,8 @@ _AFFINE = (
     keras.layers.SeparableConv2D,
 )
 _SHIFTS = ("Add", "Subtract")
+# A cut-off from above is rarely reached.
+_PIECEWISE = ("relu", "relu6", "leakyrelu", "prelu", "linear")
 
 
 def is_biased_and_activated(layer):
@@ -60,6 +64,32 @@ def offsets(calls, paths):
             repeated = sum(name.split(":")[0] == path for name in found)
             found[f"{path}:{repeated}" if repeated else path] = reader
     return found
+
+
+def warn_of_others(calls, paths):
+    """Warn of layers of which it isn't known what they add.
+
+    Args:
+        calls: list of `Call`.
+        paths: as in `offsets`.
+    """
+    unknown = [paths.get(id(c.outputs[0]), c.path) for c in calls if c.outputs and _is_other(c)]
+    if unknown:
+        warnings.warn(
+            f"The terms of FullGrad don't sum to the logits of this model: what the layers "
+            f"{list(dict.fromkeys(unknown))[:8]} add to their inputs is not known.",
+            stacklevel=6,
+        )
+
+
+def _is_other(call):
+    """Tell whether a call is neither linear, nor one of an offset, nor piecewise linear."""
+    layer = call.layer
+    if _heads.is_activated(layer):
+        name = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__)
+        return name.lower().replace("_", "") not in _PIECEWISE
+    known = (*_AFFINE, keras.layers.BatchNormalization, keras.layers.Normalization)
+    return bool(getattr(layer, "weights", ())) and not isinstance(layer, known)
 
 
 def _reader(call):

@@ -47,6 +47,7 @@ class Calls:
         self.name = model.name
         self.layers = model.layers
         self.calls = []
+        self._linear_paths = {}
 
     def locate(self, endpoint, argument="arguments"):
         """Find the call that an endpoint names.
@@ -76,7 +77,8 @@ class Calls:
 
     def paths(self):
         """Return the path of the layer that each tensor comes from, by the id of the tensor."""
-        return {id(t): call.path for call in reversed(self.calls) for t in call.outputs}
+        paths = {id(t): call.path for call in reversed(self.calls) for t in call.outputs}
+        return paths | self._linear_paths
 
     def _one_call(self, calls, endpoint, node, argument):
         paths = list(dict.fromkeys(call.path for call in calls))
@@ -212,7 +214,7 @@ class Graph(Calls):
         elif self._split(operation):
             before, after = split_activation(self._twin(operation, path))
             linear = before(*args, **kwargs)
-            self.calls.append(Call(path, before, keras.tree.flatten(args), [linear]))
+            self._linear_paths[id(linear)] = path
             outputs = after(linear)
         else:
             outputs = self._twin(operation, path)(*args, **kwargs)
@@ -348,8 +350,10 @@ def _placeholders(specification, name=None):
     if isinstance(specification, list | tuple):
         return [_placeholders(value) for value in specification]
     name = name if isinstance(name, str) else specification.name
-    shape = tuple(specification.shape)
-    return keras.Input(batch_shape=shape, dtype=specification.dtype, name=name)
+    shape, dtype = tuple(specification.shape), specification.dtype
+    # Images of integers are masked, shifted and differentiated too.
+    dtype = keras.config.floatx() if len(shape) > 3 and "int" in str(dtype) else dtype
+    return keras.Input(batch_shape=shape, dtype=dtype, name=name)
 
 
 def _plain(value):

@@ -42,6 +42,7 @@ class Tap(keras.layers.Layer):
         super().__init__(name=f"{model.name}_tap", autocast=False)
         self.opened = Calls(model)
         self.picks = ()
+        self.taken = []
         self._split = split or (lambda _: False)
         self._structure = inputs
         self._replaced, self._value = (), None
@@ -55,6 +56,7 @@ class Tap(keras.layers.Layer):
         self.opened.calls = []
         outputs = self._run(inputs)
         flat = keras.tree.flatten(outputs)
+        self.taken = keras.tree.flatten(inputs)
         if not self.picks:
             self.opened.returned = flat
             return outputs
@@ -80,7 +82,8 @@ class Tap(keras.layers.Layer):
         args, kwargs = self._replace((args, kwargs), "inputs")
         if self._split(layer):
             before, after = split_activation(layer)
-            return self._run_layer(after, (self._run_layer(before, args, kwargs, path),), {}, path)
+            linear = self._run_layer(before, args, kwargs, path)
+            return self._run_layer(after, (linear,), {}, f"{path}/activation")
         return self._run_layer(layer, args, kwargs, path)
 
     def _run_layer(self, layer, args, kwargs, path):
@@ -191,6 +194,13 @@ class Tap(keras.layers.Layer):
         """List the calls that a tensor is computed by, first ones first, those of models not."""
         calls = self._calls_above(tensor)
         return [call for call in calls if not isinstance(call.layer, keras.Model)]
+
+    def shown_input(self, tensor):
+        """Return the index of the input that a tensor is computed from, see `_shown_input`."""
+        above = _operations_above(tensor)
+        indices = [i for i, taken in enumerate(self.taken) if taken.op.name in above]
+        ranked = [i for i in indices if self.taken[i].shape.rank == tensor.shape.rank]
+        return (ranked or indices or [0])[0]
 
     def linear_head(self, logits, endpoint):
         """Find the linear head, see `_heads.linear_head`."""

@@ -31,6 +31,7 @@ class Exposed(keras.Model):
         head_error: why there is none, a clause; empty where there is one, or where the averaged
             activations are the logits.
         input_index: index, among the flattened inputs, of the input that the activations show.
+        input_indices: the same for each of the activations.
         offsets: dict from the path of each biased layer to a function that reads what it adds to
             its input, in the order of the activations; empty but for `expose_biases`.
     """
@@ -39,6 +40,7 @@ class Exposed(keras.Model):
     head = None
     head_error = "the model exposes no activations"
     input_index = 0
+    input_indices = ()
     offsets = {}  # noqa: RUF012
     _resume = None
 
@@ -200,15 +202,18 @@ def _expose(model, choice, outputs, inputs, split=None):
             expected = "a layer that the logits depend on"
             raise invalid("arguments", expected, repr(argument), hint)
         endpoints.append(endpoint)
+    if choice is _rectified:
+        endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
 
     exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
     if split:
         exposed.offsets = _biases.offsets(calls, graph.paths())
+        _biases.warn_of_others(calls, graph.paths())
     if endpoints:
         _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
-        exposed.input_index = _shown_input(exposed, calls, endpoints[0])
+        _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
     return exposed
 
 
@@ -229,18 +234,25 @@ def _expose_by_tap(model, choice, outputs, inputs, split, cause):
         argument if callable(choice) and argument is not None else tap.activations(argument, logits)
         for argument in (choice(calls) if callable(choice) else choice)
     ]
+    if choice is _rectified:
+        endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
     for endpoint in endpoints:
         tap.pick(endpoint)
     head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
     offsets = _biases.offsets(calls, tap.opened.paths()) if split else {}
+    if split:
+        _biases.warn_of_others(calls, tap.opened.paths())
+    shown = [tap.shown_input(endpoint) for endpoint in endpoints]
     resuming = [tap.resuming(endpoint) for endpoint in endpoints]
-    tap.opened.calls = tap.opened.returned = []
+    tap.opened.calls = tap.opened.returned = tap.taken = []
     tensor, *activations = tap(symbolic)
     exposed = Exposed(symbolic, [_flat(tensor), *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed.offsets = offsets
     exposed._resume = lambda number, tensors: resuming[number](tensors)
     _set_head(exposed, *head)
+    if shown:
+        _set_inputs(exposed, shown)
     return exposed
 
 
@@ -317,14 +329,31 @@ def _set_head(exposed, head, error):
     exposed.head_error = error
 
 
-def _shown_input(exposed, calls, endpoint):
+def _of_one_input(endpoints, indices):
+    """Keep the endpoints that show the same input as the last one."""
+    if len(set(indices)) > 1:
+        warnings.warn(
+            "Activations of several inputs feed the logits; those of one input are explained. "
+            "Pass `layer=` to choose.",
+            stacklevel=5,
+        )
+    return [e for e, index in zip(endpoints, indices, strict=True) if index == indices[-1]]
+
+
+def _set_inputs(exposed, indices):
+    exposed.input_indices = tuple(indices)
+    exposed.input_index = indices[0]
+
+
+def _shown_input(graph, calls, endpoint):
     """Find the first input that an endpoint is computed from, of its rank if there is one."""
     above = {id(endpoint)}
     for call in reversed(calls):
         if any(id(tensor) in above for tensor in call.outputs):
             above.update(id(tensor) for tensor in call.inputs)
-    indices = [i for i, tensor in enumerate(exposed.inputs) if id(tensor) in above]
-    ranked = [i for i in indices if len(exposed.inputs[i].shape) == len(endpoint.shape)]
+    inputs = keras.tree.flatten(graph.inputs)
+    indices = [i for i, tensor in enumerate(inputs) if id(tensor) in above]
+    ranked = [i for i in indices if len(inputs[i].shape) == len(endpoint.shape)]
     return (ranked or indices or [0])[0]
 
 

@@ -13,6 +13,10 @@ from keras_explainable.methods._registry import names as names
 from keras_explainable.methods._registry import registration as registration
 
 
+def __dir__():
+    return sorted({*globals(), *names(), *meta_names()})
+
+
 def __getattr__(name):
     """Find every registered method and meta method here, besides in the module of its family."""
     if name in names():

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._units import explain_each
 from keras_explainable.methods._units import explain_linear
@@ -55,11 +56,35 @@ def explain_layers(
         gradients = gradients_by_layers(tape, logits, layers, cotangent)
         return [explain(*pair) for pair in zip(activations, gradients, strict=True)]
 
-    if len(layers) == 1 and linear:
-        maps = [explain_linear(lambda c: explain_all(c)[0], logits, indices, activations[0])]
+    if len(layers) == 1 and linear and not always_fuse:
+        maps = explain_linear(lambda c: explain_all(c)[0], logits, indices, activations[0])
     else:
-        maps = explain_each(explain_all, logits, indices, [tf.float32 for _ in layers])
-    return gather_units(logits, indices), fuse(maps, model, inputs, fusion, always_fuse)
+        maps = explain_fused(explain_all, logits, indices, model, inputs, fusion, always_fuse)
+    return gather_units(logits, indices), maps
+
+
+def explain_fused(explain, logits, indices, model, inputs, fusion, always=False):
+    """Explain one unit after the other, the maps of its layers fused.
+
+    Args:
+        explain: function from a cotangent of the logits, `(batch, units)`, to a list of maps
+            `(batch, *positions)`.
+        logits: float tensor `(batch, units)`.
+        indices: units to explain, as in `inspection.gather_units`.
+        model: see `fuse`.
+        inputs: see `fuse`.
+        fusion: see `fuse`.
+        always: see `fuse`.
+
+    Returns:
+        float32 maps `(batch, *positions, n)`.
+    """
+
+    def explain_unit(cotangent):
+        maps = [m[..., None] for m in explain(cotangent)]
+        return fuse(maps, model, inputs, fusion, always)[..., 0]
+
+    return explain_each(explain_unit, logits, indices)
 
 
 def differentiable_outputs(model, inputs, fusion="mean"):
@@ -96,8 +121,7 @@ def gradients_by_layers(tape, logits, layers, cotangent):
 
 def exposed_outputs(model, inputs, fusion="mean"):
     """Return float32 logits, and the list of activations in the dtype of the model."""
-    if fusion not in FUSIONS:
-        raise invalid("fusion", f"one of {', '.join(FUSIONS)}", repr(fusion))
+    one_of("fusion", fusion, FUSIONS)
     logits, *layers = tf.nest.flatten(model(inputs, training=False))
     if not layers:
         expected = "a model with outputs [logits, *activations]"

@@ -16,8 +16,9 @@ REDUCTIONS = {
 
 def check_reduction(reduction):
     """Refuse a reduction that there isn't."""
-    if reduction is not None and reduction not in REDUCTIONS:
-        raise invalid("reduction", f"one of {', '.join(REDUCTIONS)} or `None`", repr(reduction))
+    if reduction is None or (isinstance(reduction, str) and reduction in REDUCTIONS):
+        return
+    raise invalid("reduction", f"one of {', '.join(REDUCTIONS)} or `None`", repr(reduction))
 
 
 def reduce_channels(gradients, reduction, axis=-1):

@@ -4,7 +4,6 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable
-from collections.abc import Hashable
 from typing import NamedTuple
 
 from keras_explainable._checks import invalid
@@ -23,11 +22,13 @@ class Registration(NamedTuple):
         postprocessing: name of the filter that its maps pass by default, or `None`.
         axioms: names of the properties that it has, each with a test in
             `tests/properties/axioms_test.py`.
-        sample_options: keyword arguments that hold one row per sample.
+        sample_options: keyword arguments that hold one value per sample and unit.
         expose: function `(model, outputs, *, inputs)` that makes the model that the method takes
             where no layer is chosen; `None` for `inspection.expose` as the family needs it.
         raw_options: keyword arguments that, where they are set, ask for something that no filter
             passes by default.
+        is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
+            input; `None` where it isn't known.
     """
 
     method: Callable
@@ -37,6 +38,7 @@ class Registration(NamedTuple):
     sample_options: tuple = ()
     expose: Callable | None = None
     raw_options: tuple = ()
+    is_gradient: bool | None = None
 
 
 _METHODS = {}
@@ -44,7 +46,14 @@ _META_METHODS = {}
 
 
 def explaining_method(
-    *, family, postprocessing, axioms=(), sample_options=(), expose=None, raw_options=()
+    *,
+    family,
+    postprocessing,
+    axioms=(),
+    sample_options=(),
+    expose=None,
+    raw_options=(),
+    is_gradient=False,
 ):
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
@@ -55,6 +64,7 @@ def explaining_method(
         sample_options: see `Registration`.
         expose: see `Registration`.
         raw_options: see `Registration`.
+        is_gradient: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -69,6 +79,7 @@ def explaining_method(
             tuple(sample_options),
             expose,
             tuple(raw_options),
+            is_gradient,
         )
         return method
 
@@ -95,12 +106,17 @@ def meta_method(*, postprocessing=None):
         @functools.lru_cache(maxsize=256, typed=True)
         def kept(method, **options):
             known = registration(method)
-            explain = functools.wraps(method)(function(method, **options))
+            explain = function(method, **options)
+            is_mean = getattr(explain, "keeps_gradients", False)
+            explain = functools.wraps(method)(explain)
+            # Noise inside noise has a seed of its own.
+            explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
             explain.registration = known._replace(
                 method=explain,
                 postprocessing=postprocessing or known.postprocessing,
                 axioms=frozenset(),
+                is_gradient=known.is_gradient if is_mean else False,
             )
             return explain
 
@@ -108,7 +124,8 @@ def meta_method(*, postprocessing=None):
         def wrap(method=parameter.default, **options):
             if method is parameter.empty:
                 raise mistyped("method", "a method or its name", None)
-            hashable = all(isinstance(value, Hashable) for value in options.values())
+            options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+            hashable = all(_is_hashable(value) for value in options.values())
             return (kept if hashable else kept.__wrapped__)(get(method), **options)
 
         _META_METHODS[function.__name__] = wrap
@@ -122,8 +139,34 @@ def names():
     return tuple(sorted(_METHODS))
 
 
+def _is_hashable(value):
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def defined_in(package):
+    """Return the methods that the modules of a package define, by name."""
+    inside = f"{package}."
+    return {n: r.method for n, r in _METHODS.items() if r.method.__module__.startswith(inside)}
+
+
 def get_meta(name):
-    """Return the meta method of a name, see `meta_names`."""
+    """Return the meta method of a name.
+
+    Args:
+        name: one of `meta_names()`.
+
+    Returns:
+        function from a method, or its name, and options to a method.
+
+    Raises:
+        ValueError: if no meta method has that name.
+    """
+    if name not in _META_METHODS:
+        raise invalid("name", f"one of {', '.join(meta_names())}", repr(name))
     return _META_METHODS[name]
 
 

@@ -24,7 +24,7 @@ def _explain(method, specimen, y=None, **options):
     if registration.family == "gradient":
         options.pop("layer", None)
     if "detections" in registration.sample_options:
-        options["detections"] = DETECTED[: len(np.asarray(zoo.IMAGES))]
+        options["detections"] = DETECTED
     if "activation" in inspect.signature(registration.method).parameters:
         options["activation"] = "sigmoid"  # Some kinds have a softmax, some a sigmoid.
     logits, maps = ke.explain(method, specimen.model, specimen.x, y, **options)

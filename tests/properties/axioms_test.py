@@ -1,4 +1,7 @@
-"""Properties that methods declare in the registry, each tested on every method that declares it."""
+"""Properties that methods declare in the registry, each tested on every method that declares it.
+
+`tests/contract` shows that maps are the same on every kind of model, so one stands for all here.
+"""
 
 import inspect
 

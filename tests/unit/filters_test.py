@@ -68,6 +68,14 @@ def test_the_percentile_that_becomes_one_is_chosen(percentile):
         np.testing.assert_allclose(filtered[i, ..., u], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_percentiles_of_other_dtypes_are_exact(dtype):
+    maps = np.arange(300 * 300).reshape(1, 300, 300, 1) % 1999
+    filtered = np.asarray(filters.percentile_normalize(maps.astype(dtype)), "float32")
+    expected = _percentile_normalize(maps.astype("float64"), 99)
+    np.testing.assert_allclose(filtered, expected, atol=1e-3)
+
+
 def test_a_percentile_out_of_range_is_refused():
     with pytest.raises(ValueError, match="`percentile`.*101"):
         filters.percentile_normalize(MAPS, 101)

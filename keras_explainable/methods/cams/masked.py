@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
+from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._activations import einsum
@@ -49,7 +51,7 @@ def scorecam(
         indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
         weights: "probability", or "softmax" for the softmax of the logits over channels.
         activation: function from logits to probabilities. Defaults to the one at the end of the
-            model, or to a softmax where it has none.
+            model, or to a softmax where it has none, for a single unit to a sigmoid.
         top_k: number of channels per sample to take in, those of the largest standard deviation
             over positions. Defaults to all.
         chunk_size: number of masked inputs that go through the model at a time. It changes time and
@@ -75,17 +77,17 @@ def scorecam(
         >>> maps.shape
         (1, 64, 64, 1)
     """
-    if weights not in ("probability", "softmax"):
-        raise invalid("weights", '"probability" or "softmax"', repr(weights))
-    _check_positive(top_k=top_k, chunk_size=chunk_size)
+    one_of("weights", weights, ("probability", "softmax"))
+    top_k = None if top_k is None else positive_integer("top_k", top_k)
+    chunk_size = positive_integer("chunk_size", chunk_size)
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     logits, layers = exposed_outputs(model, inputs, fusion)
     indices = unit_indices(logits, indices)
     score = _scoring(model, weights, activation)
 
     maps = []
-    for activations in (tf.cast(tensor, tf.float32) for tensor in layers):
-        masked = _masking(model, inputs, activations)
+    for number, activations in enumerate(tf.cast(tensor, tf.float32) for tensor in layers):
+        masked = _masking(model, inputs, activations, number)
 
         def evaluate(samples, channels, masked=masked):
             outputs = tf.nest.flatten(model(masked(samples, channels), training=False))
@@ -145,7 +147,9 @@ def ablationcam(model, inputs, indices=None, *, chunk_size=64, fusion="mean"):
         >>> maps.shape
         (1, 64, 64, 1)
     """
-    _check_positive(chunk_size=chunk_size)
+    chunk_size = positive_integer("chunk_size", chunk_size)
+    if not hasattr(model, "resume"):
+        raise invalid("model", "a model made by `ke.inspection.expose`", repr(model.name))
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     logits, layers = exposed_outputs(model, inputs, fusion)
     indices = unit_indices(logits, indices)
@@ -208,10 +212,11 @@ def _each_channel(evaluate, live, num_units, chunk_size, most=None):
     return tf.reshape(values, (num_samples, num_channels, num_units))
 
 
-def _masking(model, inputs, activations):
+def _masking(model, inputs, activations, number):
     """Return the function from samples and channels to inputs masked by the channels."""
     flat = tf.nest.flatten(inputs)
-    shown = getattr(model, "input_index", 0)
+    indices = getattr(model, "input_indices", ())
+    shown = indices[number] if indices else 0
     if flat[shown].shape.rank != activations.shape.rank:
         expected = f"a model whose input has the positions of activations {activations.shape}"
         raise invalid("model", expected, f"an input of shape {tuple(flat[shown].shape)}")
@@ -237,7 +242,9 @@ def _scoring(model, weights, activation):
     """Return the function from logits to what weighs channels."""
     if weights == "softmax":
         return tf.identity
-    activation = activation or getattr(model, "activation", None) or "softmax"
+    # A softmax of a single logit is 1, whatever the logit.
+    default = "softmax" if model.outputs[0].shape[-1] != 1 else "sigmoid"
+    activation = activation or getattr(model, "activation", None) or default
     return keras.activations.get(activation)
 
 
@@ -260,9 +267,3 @@ def _gather(values, indices):
 
 def _num_units(logits, indices):
     return logits.shape[-1] if indices is None else tf.shape(indices)[1]
-
-
-def _check_positive(**options):
-    for name, value in options.items():
-        if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
-            raise invalid(name, "a positive integer", repr(value))

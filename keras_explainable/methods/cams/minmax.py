@@ -5,13 +5,15 @@ import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
+from keras_explainable._checks import number
+from keras_explainable._checks import one_of
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import head_kernel
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._activations import differentiable_outputs
 from keras_explainable.methods._activations import einsum
+from keras_explainable.methods._activations import explain_fused
 from keras_explainable.methods._activations import explain_layers
-from keras_explainable.methods._activations import fuse
 from keras_explainable.methods._activations import gradients_by_layers
 from keras_explainable.methods._activations import mean_over_positions
 from keras_explainable.methods._activations import pooled_outputs
@@ -82,6 +84,7 @@ def minmaxcam(
         >>> maps.shape
         (1, 64, 64, 2)
     """
+    _check_numbers(lambda_positive=lambda_positive, lambda_negative=lambda_negative)
     logits, activations = pooled_outputs(model, inputs)
     kernel = head_kernel(model)
     detected = _detected(model, logits, detections, others, threshold, activation)
@@ -159,6 +162,11 @@ def d_minmaxcam(
         >>> maps.shape
         (1, 64, 64, 2)
     """
+    _check_numbers(
+        lambda_positive=lambda_positive,
+        lambda_negative=lambda_negative,
+        lambda_background=lambda_background,
+    )
     logits, activations = pooled_outputs(model, inputs)
     kernel = head_kernel(model)
     detected = _detected(model, logits, detections, others, threshold, activation)
@@ -240,6 +248,7 @@ def minmax_gradcam(
         >>> maps.shape
         (1, 64, 64, 2)
     """
+    _check_numbers(lambda_positive=lambda_positive, lambda_negative=lambda_negative)
 
     def contrast(unit, logits):
         detected = _detected(model, logits, detections, others, threshold, activation)
@@ -322,6 +331,11 @@ def d_minmax_gradcam(
         >>> maps.shape
         (1, 64, 64, 2)
     """
+    _check_numbers(
+        lambda_positive=lambda_positive,
+        lambda_negative=lambda_negative,
+        lambda_background=lambda_background,
+    )
     tape, logits, layers = differentiable_outputs(model, inputs, fusion)
     detected = _detected(model, logits, detections, others, threshold, activation)
     present = gradients_by_layers(tape, logits, layers, detected)
@@ -345,26 +359,31 @@ def d_minmax_gradcam(
             maps.append(einsum("b...k,bk->b...", tf.cast(layer, tf.float32), weights))
         return maps
 
-    maps = explain_each(explain, logits, indices, [tf.float32 for _ in layers])
-    return gather_units(logits, indices), fuse(maps, model, inputs, fusion)
+    maps = explain_fused(explain, logits, indices, model, inputs, fusion)
+    return gather_units(logits, indices), maps
+
+
+def _check_numbers(**options):
+    for name, value in options.items():
+        number(name, value)
 
 
 def _detected(model, logits, detections, others, threshold, activation):
     """Return 1 for the units detected and 0 for others, as constants `(batch, units)`."""
-    if others not in ("detected", "all"):
-        raise invalid("others", '"detected" or "all"', repr(others))
+    one_of("others", others, ("detected", "all"))
     if others == "all":
         if detections is not None:
             raise invalid("detections", '`None` with `others="all"`', "an array")
         detections = tf.ones_like(logits)
     if detections is None:
+        threshold = number("threshold", threshold)
         activation = activation or getattr(model, "activation", None) or "sigmoid"
         detections = keras.activations.get(activation)(logits) > threshold
     detections = tf.cast(detections, tf.float32)
     if not detections.shape.is_compatible_with(logits.shape):
         expected = f"shape {tuple(logits.shape)}, one value per sample and unit"
         raise invalid("detections", expected, tuple(detections.shape))
-    return tf.stop_gradient(detections)
+    return tf.stop_gradient(tf.ensure_shape(detections, (None, logits.shape[-1])))
 
 
 def _num_others(detected, own, strict):

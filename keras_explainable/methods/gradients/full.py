@@ -6,6 +6,7 @@ from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._activations import einsum
 from keras_explainable.methods._registry import explaining_method
@@ -45,9 +46,10 @@ def full_gradients(model, inputs, indices=None, *, normalization="sample", terms
         indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
         normalization: what :math:`\psi` takes the extremes over: "sample", all positions and
             channels of a term together (as in the paper), or "channel", the positions of each.
-        terms: return the terms in place of the map: a dict from "input" (of several inputs,
-            "input:0" and so on) and the paths of layers to `(batch, *positions, channels, n)`, or
-            `(batch, features, n)` for a layer without positions. Defaults to False.
+        terms: return the terms in place of the map: a dict from "input" and the paths of layers to
+            `(batch, *positions, channels, n)`, or `(batch, features, n)` for a layer without
+            positions. Several inputs are "input:0" and so on; where a layer has one of these names,
+            the input is "input_of_model". Defaults to False.
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
@@ -70,9 +72,8 @@ def full_gradients(model, inputs, indices=None, *, normalization="sample", terms
         >>> {name: term.shape for name, term in terms.items()}
         {'input': (2, 8, 8, 3, 5), 'conv': (2, 6, 6, 4, 5), 'head': (2, 5, 5)}
     """
-    if normalization not in NORMALIZATIONS:
-        raise invalid("normalization", f"one of {', '.join(NORMALIZATIONS)}", repr(normalization))
-    if len(getattr(model, "offsets", ())) != len(model.outputs) - 1:
+    one_of("normalization", normalization, NORMALIZATIONS)
+    if not hasattr(model, "offsets") or len(model.offsets) != len(model.outputs) - 1:
         expected = "a model made by `ke.inspection.expose_biases`"
         raise invalid("model", expected, f"{model.name!r} with {len(model.outputs)} outputs")
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
@@ -86,6 +87,7 @@ def full_gradients(model, inputs, indices=None, *, normalization="sample", terms
         outputs, *layers = tf.nest.flatten(model(inputs, training=False))
         logits = float_logits(outputs)
     names = [f"input:{i}" for i in range(len(floats))] if len(floats) > 1 else ["input"]
+    names = [f"{name}_of_model" if name in model.offsets else name for name in names]
     names += list(model.offsets)
     factors = [*floats, *(read() for read in model.offsets.values())]
 
@@ -130,10 +132,10 @@ def _normalized_sum(gradient, factor, normalization):
     A factor per channel is not multiplied out, which would take a pass over the whole term.
     """
     factor = tf.cast(factor, tf.float32)
-    if factor.shape.num_elements() == gradient.shape[-1]:
+    if factor.shape.num_elements() == factor.shape[-1] == gradient.shape[-1]:
         magnitude, factor = tf.abs(gradient), tf.abs(tf.reshape(factor, (1, -1)))
     else:
-        magnitude, factor = tf.abs(gradient * factor), tf.ones((1, gradient.shape[-1]))
+        magnitude, factor = tf.abs(gradient * factor), tf.ones((1, _axes.sizes(gradient)[-1]))
     axes = _axes.spatial(gradient.shape.rank)
     lowest = tf.reduce_min(magnitude, axes) * factor
     highest = tf.reduce_max(magnitude, axes) * factor

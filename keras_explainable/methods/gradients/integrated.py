@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import one_of
+from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._inputs import check_reduction
@@ -77,7 +79,8 @@ def integrated_gradients(
             of which the float ones are explained.
         indices: units to explain, as in `inspection.gather_units`. Defaults to every unit.
         baseline: where the way starts, in the space of the inputs of the model: a number, an array
-            that broadcasts to a sample or a batch, or a function from the inputs to such an array.
+            that broadcasts to a sample, or a function from a batch of inputs to an array that
+            broadcasts to it.
             For several inputs also a list or dict of these. Defaults to 0, which is black, grey or
             the mean colour according to the preprocessing that comes before the model.
         num_steps: number of steps. Defaults to 50.
@@ -115,6 +118,7 @@ def integrated_gradients(
     """
     check_reduction(reduction)
     nodes, weights = quadrature(rule, num_steps)
+    num_steps = len(nodes)
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     explained = float_inputs(inputs)
     ends = tf.nest.flatten(explained)
@@ -167,36 +171,35 @@ def integrated_gradients(
 
 def quadrature(rule, num_steps):
     """Return the nodes and weights of a rule on [0, 1], arrays `(num_steps,)`."""
-    if rule not in RULES:
-        raise invalid("rule", f"one of {', '.join(RULES)}", repr(rule))
+    one_of("rule", rule, RULES)
     least = 2 if rule == "riemann_trapezoid" else 1
-    if isinstance(num_steps, bool) or num_steps != int(num_steps) or num_steps < least:
-        raise invalid("num_steps", f"an integer from {least} on for {rule!r}", repr(num_steps))
-    return RULES[rule](num_steps)
+    return RULES[rule](positive_integer("num_steps", num_steps, least))
 
 
 def _baselines(baseline, explained):
     """Return a flat list of tensors that broadcast to the explained inputs."""
-    if callable(baseline):
+    one_for_all = not callable(baseline)
+    if not one_for_all:
         baseline = baseline(explained)
     ends = tf.nest.flatten(explained)
     starts = [baseline] * len(ends)
     if isinstance(baseline, dict | list | tuple) and tf.nest.is_nested(explained):
         tf.nest.assert_same_structure(explained, baseline)
         starts = tf.nest.flatten(baseline)
-    return [_baseline(start, end) for start, end in zip(starts, ends, strict=True)]
+    return [_baseline(start, end, one_for_all) for start, end in zip(starts, ends, strict=True)]
 
 
-def _baseline(given, end):
+def _baseline(given, end, one_for_all):
     try:
         start = tf.convert_to_tensor(given)
     except (TypeError, ValueError):
         start = None
     if start is None or not (start.dtype.is_floating or start.dtype.is_integer):
         raise mistyped("baseline", "a number, an array, or a function of inputs", given)
-    if not _broadcasts(start.shape, end.shape):
-        expected = f"a shape that broadcasts to that of the inputs {tuple(end.shape)}"
-        raise invalid("baseline", expected, tuple(start.shape))
+    shape = (1, *end.shape[1:]) if one_for_all else tuple(end.shape)
+    if not _broadcasts(start.shape, shape):
+        hint = "One per sample is computed by a function of the inputs."
+        raise invalid("baseline", f"a shape that broadcasts to {shape}", tuple(start.shape), hint)
     return tf.cast(start, end.dtype)
 
 
@@ -207,8 +210,7 @@ def _broadcasts(small, large):
 
 def _steps_at_once(batch, num_steps, chunk_size):
     """Return how many steps of a batch fill a chunk."""
-    if isinstance(chunk_size, bool) or chunk_size != int(chunk_size) or chunk_size < 1:
-        raise invalid("chunk_size", "a positive integer", repr(chunk_size))
+    chunk_size = positive_integer("chunk_size", chunk_size)
     return 1 if batch is None else min(num_steps, max(1, chunk_size // batch))
 
 

@@ -12,7 +12,10 @@ from keras_explainable.methods._units import explain_each
 
 
 @explaining_method(
-    family="gradient", postprocessing="normalize", axioms={"class_sensitivity", "flip_equivariance"}
+    family="gradient",
+    postprocessing="normalize",
+    axioms={"class_sensitivity", "flip_equivariance"},
+    is_gradient=True,
 )
 def gradients(model, inputs, indices=None, *, reduction="max"):
     r"""Explain units with Vanilla Gradients, how much each input value moves the logit.

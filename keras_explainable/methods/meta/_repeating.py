@@ -1,11 +1,14 @@
 """Noise, and the units that are explained whatever it does."""
 
 import math
+import numbers
 
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
+from keras_explainable._checks import number
+from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._units import float_logits
@@ -42,6 +45,9 @@ def add_noise(inputs, stddev, relative, seed, repetition):
         tensors of the same structure.
     """
     flat = tf.nest.flatten(inputs)
+    if not any(tensor.dtype.is_floating for tensor in flat):
+        dtypes = ", ".join(tensor.dtype.name for tensor in flat)
+        raise invalid("inputs", "at least one input of a float dtype, for noise", dtypes)
     noisy = [
         _noisy(x, stddev, relative, tf.stack([seed + 7919 * i, repetition]))
         if x.dtype.is_floating
@@ -53,17 +59,15 @@ def add_noise(inputs, stddev, relative, seed, repetition):
 
 def check_noise(num_samples, stddev, seed):
     """Refuse options of noise that make no sense."""
-    check_count("num_samples", num_samples)
-    if not isinstance(stddev, int | float) or isinstance(stddev, bool) or not stddev >= 0:
-        raise invalid("stddev", "a number from 0 on", repr(stddev))
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    positive_integer("num_samples", num_samples)
+    number("stddev", stddev, least=0)
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise invalid("seed", "an integer", repr(seed))
 
 
-def check_count(name, value):
-    """Refuse what is no positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise invalid(name, "a positive integer", repr(value))
+def own_seed(method, seed):
+    """Return the seed of noise around a method that may make noise itself."""
+    return int(seed) + 104729 * getattr(method, "depth", 0)
 
 
 def per_sample(values, tensor):

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable._checks import invalid
+from keras_explainable._checks import number
+from keras_explainable._checks import one_of
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods.meta._repeating import explained_units
 
@@ -69,10 +71,10 @@ def tta(
         (1, 64, 64, 1)
     """
     scales = _checked(scales)
-    if reduction not in REDUCTIONS:
-        raise invalid("reduction", f"one of {', '.join(REDUCTIONS)}", repr(reduction))
+    one_of("reduction", reduction, REDUCTIONS)
 
-    filtering = [filters.positive] * rectify + [filters.signed_normalize] * normalize
+    filtering = [filters.positive] if rectify else []
+    filtering += [filters.signed_normalize] if normalize else []
 
     def explain(model, inputs, indices=None, **options):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
@@ -105,10 +107,9 @@ def tta(
 
 def _checked(scales):
     scales = scales if isinstance(scales, list | tuple) else (scales,)
-    numbers = all(isinstance(s, int | float) and not isinstance(s, bool) for s in scales)
-    if not scales or not numbers or min(scales) <= 0:
+    if not scales or min(number("scales", scale) for scale in scales) <= 0:
         raise invalid("scales", "positive numbers, one at least", repr(scales))
-    return tuple(scales)
+    return tuple(float(scale) for scale in scales)
 
 
 def _is_image(tensor):
@@ -117,9 +118,7 @@ def _is_image(tensor):
 
 def _possible(scales, model):
     """Return the scales that a model takes."""
-    fixed = {
-        tuple(x.shape[1:-1]) for x in model.inputs if len(x.shape) > 2 and None not in x.shape[1:]
-    }
+    fixed = {tuple(x.shape[1:-1]) for x in model.inputs if len(x.shape) > 2 and any(x.shape[1:-1])}
     if not fixed or set(scales) == {1}:
         return scales
     size = sorted(fixed)[0]

@@ -2,11 +2,12 @@
 
 import tensorflow as tf
 
-from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods.meta._repeating import add_noise
 from keras_explainable.methods.meta._repeating import check_noise
 from keras_explainable.methods.meta._repeating import explained_units
+from keras_explainable.methods.meta._repeating import own_seed
 
 STATISTICS = ("mean", "mean_square", "variance")
 
@@ -58,8 +59,8 @@ def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mea
         (1, 64, 64, 1)
     """
     check_noise(num_samples, stddev, seed)
-    if statistic not in STATISTICS:
-        raise invalid("statistic", f"one of {', '.join(STATISTICS)}", repr(statistic))
+    one_of("statistic", statistic, STATISTICS)
+    seed = own_seed(method, seed)
 
     def explain(model, inputs, indices=None, **options):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
@@ -93,4 +94,5 @@ def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mea
             return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)
         return logits, means
 
+    explain.keeps_gradients = statistic == "mean"
     return explain

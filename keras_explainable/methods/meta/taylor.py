@@ -5,6 +5,7 @@ import inspect
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
 from keras_explainable._variation import area_under_total_variation
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._inputs import float_inputs
@@ -15,6 +16,7 @@ from keras_explainable.methods._registry import registration
 from keras_explainable.methods.meta._repeating import add_noise
 from keras_explainable.methods.meta._repeating import check_noise
 from keras_explainable.methods.meta._repeating import explained_units
+from keras_explainable.methods.meta._repeating import own_seed
 
 # The search of the authors: its first step, what steps shrink by, and when it ends.
 _FIRST_STEP = 0.1
@@ -34,7 +36,7 @@ def smooth_taylor(
               z_r = x + \epsilon_r, \quad \epsilon_r \sim \mathcal{N}(0, \sigma^2)
 
     The same noise is added to all samples, so that a map doesn't depend on what else is in the
-    batch. With `stddev="adaptive"`, the scale of each sample is searched for in the authors' way:
+    batch. With `stddev="adaptive"`, the scale of each map is searched for in the authors' way:
     from the mean magnitude of the input on, in steps up or down that shrink where the `objective`
     gets worse, until it does so four times in a row, or for 20 steps; the best is kept. Cost: one
     forward pass, and R times that of the method; adaptive, up to 42 times that.
@@ -46,8 +48,8 @@ def smooth_taylor(
         stddev: standard deviation of the noise, in the units of the input, or "adaptive". Defaults
             to 0.5, for inputs of a standard deviation near 1.
         objective: function from maps `(batch, height, width, n)` to `(batch, n)` that the adaptive
-            search makes small, on average over the explained units. Defaults to the area under
-            the total variation curve of the maps (AUTVC).
+            search makes small, for each unit by itself. Defaults to the area under the total
+            variation curve of the maps (AUTVC).
         root: one root for all, in place of random ones: a number, or an array that broadcasts to
             the inputs. Defaults to `None`.
         seed: integer; the same seed gives the same maps. Defaults to 0.
@@ -80,10 +82,13 @@ def smooth_taylor(
         raise invalid("root", '`None` with `stddev="adaptive"`', repr(root))
     if "reduction" not in inspect.signature(method).parameters:
         raise invalid("method", "a method with the option `reduction`", repr(method.__name__))
-    if "completeness_without_bias" in registration(method).axioms:
-        expected = "a method that returns gradients, not products of them with the input"
+    if registration(method).is_gradient is False:
+        expected = "a method whose maps are gradients, such as `gradients` and `smooth` of it"
         raise invalid("method", expected, repr(method.__name__))
+    if objective is not None and not callable(objective):
+        raise mistyped("objective", "a function of maps or `None`", objective)
     objective = objective or area_under_total_variation
+    seed = own_seed(method, seed)
 
     def explain(model, inputs, indices=None, *, reduction="signed_sum", **options):
         check_reduction(reduction)
@@ -92,36 +97,46 @@ def smooth_taylor(
         ends = tf.nest.flatten(explained)
         logits, indices = explained_units(model, inputs, indices)
 
-        def expand(roots):
-            gradients = method(model, roots, indices, reduction=None, **options)[1]
+        def expand(roots, units):
+            gradients = method(model, roots, units, reduction=None, **options)[1]
             offsets = [end - z for end, z in zip(ends, _floats(roots), strict=True)]
             pairs = zip(tf.nest.flatten(gradients), offsets, strict=True)
             return [g * tf.reshape(tf.cast(o, g.dtype), tf.shape(g[..., :1])) for g, o in pairs]
 
-        def average(scale):
+        def average(scale, units, num_units):
             def add(i, means):
-                terms = expand(add_noise(inputs, scale, False, seed, i))
+                terms = expand(add_noise(inputs, scale, False, seed, i), units)
                 count = tf.cast(i + 1, tf.float32)
                 return i + 1, [m + (t - m) / count for m, t in zip(means, terms, strict=True)]
 
             means = [
-                tf.repeat(tf.zeros_like(end, tf.float32)[..., None], tf.shape(logits)[-1], -1)
-                for end in ends
+                tf.repeat(tf.zeros_like(end, tf.float32)[..., None], num_units, -1) for end in ends
             ]
             means = [m[..., None, :] if m.shape.rank == 3 else m for m in means]
             return tf.while_loop(
                 lambda i, _: i < num_samples, add, (0, means), parallel_iterations=1
             )[1]
 
-        def score(scale):
-            maps = [reduce_channels(m, "signed_sum", -2) for m in average(scale)]
-            return tf.reduce_mean(tf.add_n([objective(m) for m in maps]), axis=-1)
+        def adapt(column):
+            def score(scale):
+                maps = [reduce_channels(m, "signed_sum", -2) for m in average(scale, units, 1)]
+                return tf.add_n([objective(m) for m in maps])[:, 0]
+
+            units = column[:, None]
+            return [m[..., 0] for m in average(_search(score, ends), units, 1)]
 
         if root is not None:
-            roots = [tf.broadcast_to(tf.cast(root, end.dtype), tf.shape(end)) for end in ends]
-            found = expand(with_floats(inputs, roots))
+            roots = [tf.broadcast_to(_root(root, end), tf.shape(end)) for end in ends]
+            found = expand(with_floats(inputs, roots), indices)
+        elif is_adaptive:
+            # The scale that is best for one unit is not for another.
+            every = tf.tile(tf.range(tf.shape(logits)[1])[None], (tf.shape(logits)[0], 1))
+            columns = tf.transpose(every if indices is None else indices)
+            signature = [tf.float32 for _ in ends]
+            found = tf.map_fn(adapt, columns, fn_output_signature=signature, parallel_iterations=1)
+            found = [tf.transpose(m, (*range(1, m.shape.rank), 0)) for m in found]
         else:
-            found = average(_search(score, ends) if is_adaptive else float(stddev))
+            found = average(float(stddev), indices, tf.shape(logits)[-1])
         maps = [reduce_channels(m, reduction, axis=-2) for m in found]
         return logits, tf.nest.pack_sequence_as(explained, maps)
 
@@ -130,6 +145,20 @@ def smooth_taylor(
 
 def _floats(inputs):
     return [tensor for tensor in tf.nest.flatten(inputs) if tensor.dtype.is_floating]
+
+
+def _root(root, end):
+    """Return the root as a tensor that broadcasts to an input."""
+    try:
+        tensor = tf.convert_to_tensor(root)
+        tf.broadcast_static_shape(tensor.shape, end.shape)
+        valid = tensor.dtype.is_floating or tensor.dtype.is_integer
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        expected = f"a number, or an array that broadcasts to {tuple(end.shape)}"
+        raise invalid("root", expected, repr(root))
+    return tf.cast(tensor, end.dtype)
 
 
 def _search(score, ends):

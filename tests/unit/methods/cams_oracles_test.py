@@ -440,3 +440,110 @@ def test_with_no_or_one_detection_the_contrast_is_gradcam(layer, model):
     for name in ("minmax_gradcam", "d_minmax_gradcam"):
         _, maps = ke.explain(name, model, X, [1, 3], detections=alone, **options)
         _close(maps[..., 0], np.stack([expected[0, ..., 1], expected[1, ..., 3]]))
+
+
+@pytest.mark.parametrize("name", ["scorecam", "gradcam", "input_x_gradient", "full_gradients"])
+def test_images_of_integers_are_explained_like_those_of_floats(name):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype="uint8")
+    maps = []
+    for dtype in ("uint8", "float32"):
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((8, 8, 3), dtype=dtype)
+        x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
+        x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+        maps.append(ke.explain(name, keras.Model(inputs, x), images, **RAW)[1])
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5, atol=1e-7)
+
+
+class TwoInputs(keras.Model):
+    """A classifier of a record and an image that calls a TensorFlow function."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+        self.head = layers.Dense(3)
+        self.record = layers.Dense(3)
+
+    def call(self, inputs):
+        record, image = inputs
+        pooled = tf.reduce_mean(self.conv(image), axis=(1, 2))
+        return self.head(pooled) + self.record(record)
+
+
+def test_the_input_that_is_masked_is_the_one_that_the_layer_sees():
+    tapped = TwoInputs()
+    x = [np.ones((2, 5), "float32"), X]
+    tapped([tf.constant(v) for v in x])
+    record, image = keras.Input((5,)), keras.Input((8, 8, 3))
+    a = tapped.head(layers.GlobalAveragePooling2D()(tapped.conv(image)))
+    functional = keras.Model([record, image], layers.Add()([a, tapped.record(record)]))
+    for name in ("scorecam", "gradcam"):
+        _, maps = ke.explain(name, tapped, x, layer="conv", postprocessing=None)
+        _, expected = ke.explain(name, functional, x, layer="conv", postprocessing=None)
+        assert maps.shape == (2, 8, 8, 3)
+        _close(maps, expected)
+
+
+def _two_images():
+    first, second = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    a = layers.Conv2D(3, 3, activation="relu", name="a")(first)
+    b = layers.Conv2D(4, 3, activation="relu", name="b")(second)
+    pooled = [layers.GlobalAveragePooling2D()(t) for t in (a, b)]
+    return keras.Model([first, second], layers.Dense(3)(layers.Concatenate()(pooled)))
+
+
+def test_each_layer_masks_the_input_that_it_sees():
+    model, x = _two_images(), [X, X[::-1].copy()]
+    parts = [ke.scorecam(model, x, layer=n, **RAW)[1] for n in "ab"]
+    expected = sum(resized(stretched(np.maximum(p, 0))) for p in parts) / 2
+    for order in (["a", "b"], ["b", "a"]):
+        _, maps = ke.scorecam(model, x, layer=order, **RAW)
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_zoomcam_shows_one_input_of_several():
+    model, x = _two_images(), [X, X[::-1].copy()]
+    with pytest.warns(UserWarning, match=r"several inputs.*`layer=`"):
+        _, maps = ke.zoomcam(model, x, **RAW)
+    parts = [ke.zoomcam(model, x, layer=n, **RAW)[1] for n in "ab"]
+    assert sorted(np.allclose(maps, part, atol=1e-6) for part in parts) == [False, True]
+
+
+def test_the_score_of_a_single_unit_is_its_sigmoid():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="c")(x))
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    _, maps = ke.scorecam(model, X, **RAW)
+    _, expected = ke.scorecam(model, X, activation="sigmoid", **RAW)
+    np.testing.assert_array_equal(maps, expected)
+    plain = np.asarray(keras.Model(inputs, model.get_layer("c").output)(X)).sum(-1)
+    assert not np.allclose(maps[..., 0], plain)
+
+
+@pytest.mark.parametrize("name", ["minmaxcam", "d_minmaxcam", "minmax_gradcam", "d_minmax_gradcam"])
+def test_the_contrast_refuses_what_would_broadcast(name, pooled):
+    for samples in (2, 4, 6):
+        images = np.repeat(X, samples // 2, axis=0)
+        ke.explain(name, pooled, images, detections=np.ones((samples, UNITS)))
+        with pytest.raises(ValueError, match=rf"`detections`.*{UNITS} units.*\({samples}, 1\)"):
+            ke.explain(name, pooled, images, detections=np.ones((samples, 1)))
+    with pytest.raises(ValueError, match=r"`lambda_positive`. Expected a number.*\[1, 2\]"):
+        ke.explain(name, pooled, X, lambda_positive=[1, 2])
+    with pytest.raises(ValueError, match=r"`threshold`. Expected a number.*'a'"):
+        ke.explain(name, pooled, X, threshold="a")
+
+
+def test_integers_of_numpy_are_integers(model):
+    expected = ke.scorecam(model, X, layer="early", top_k=2, chunk_size=3, **RAW)[1]
+    options = {"top_k": np.int64(2), "chunk_size": np.int32(3)}
+    _close(ke.scorecam(model, X, layer="early", **options, **RAW)[1], expected)
+
+
+def test_methods_say_which_model_they_need(model):
+    plain = keras.Model(model.input, [model.output, model.get_layer("early").output])
+    with pytest.raises(ValueError, match=r"`model`.*ke.inspection.expose"):
+        ke.methods.ablationcam(plain, X)
+    with pytest.raises(ValueError, match=r"`model`.*expose_biases"):
+        ke.methods.full_gradients(model, X)
+    with pytest.raises(ValueError, match=r"`layer`.*list of one at least.*\[\]"):
+        ke.gradcam(model, X, layer=[])

@@ -135,9 +135,9 @@ def test_several_inputs_have_a_baseline_each():
     ("options", "message"),
     [
         ({"rule": "simpson"}, r"`rule`. Expected one of gausslegendre.*'simpson'"),
-        ({"num_steps": 0}, r"`num_steps`.*from 1 on.*0"),
+        ({"num_steps": 0}, r"`num_steps`.*positive integer.*0"),
         ({"num_steps": 1, "rule": "riemann_trapezoid"}, r"`num_steps`.*from 2 on.*1"),
-        ({"baseline": np.zeros((5, 6, 2))}, r"`baseline`.*\(3, 6, 6, 2\).*\(5, 6, 2\)"),
+        ({"baseline": np.zeros((5, 6, 2))}, r"`baseline`.*\(1, 6, 6, 2\).*\(5, 6, 2\)"),
         ({"chunk_size": 0}, r"`chunk_size`.*0"),
         ({"reduction": "median"}, r"`reduction`.*'median'"),
     ],
@@ -259,7 +259,7 @@ def test_default_maps_of_full_gradients_are_stretched_and_terms_are_not():
 
 def test_full_gradients_say_what_they_need(model):
     with pytest.raises(ValueError, match=r"`normalization`.*'batch'"):
-        ke.full_gradients(model, X, normalization="batch")
+        ke.full_gradients(_affine_model(), IMAGES, normalization="batch")
     exposed = ke.inspection.expose(model)
     with pytest.raises(ValueError, match=r"`model`.*expose_biases"):
         ke.methods.get("full_gradients")(exposed, X)
@@ -276,3 +276,95 @@ def test_a_residual_passes_no_filter(model):
     _, default = ke.integrated_gradients(model, X, **options)
     np.testing.assert_array_equal(default["residual"], raw["residual"])
     np.testing.assert_allclose(default["maps"].max((1, 2)), 1.0)
+
+
+def test_a_baseline_per_sample_is_computed_and_not_given(model):
+    with pytest.raises(ValueError, match=r"`baseline`.*\(3, 6, 6, 2\).*function of the inputs"):
+        ke.integrated_gradients(model, X, baseline=X[::-1].copy())
+
+
+@pytest.mark.parametrize("form", [np.int64, np.int32])
+def test_integers_of_numpy_are_integers(form, model):
+    _, maps = ke.integrated_gradients(model, X, num_steps=form(5), chunk_size=form(3), **RAW)
+    expected = integrated_gradients(model, num_steps=5)
+    np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_a_tensor_for_a_baseline_does_not_compile_again(model):
+    traces = []
+
+    def counted(model, inputs, indices=None, *, baseline=0.0):
+        traces.append(1)
+        return ke.methods.integrated_gradients(model, inputs, indices, baseline=baseline)
+
+    counted.registration = ke.methods.registration("integrated_gradients")._replace(method=counted)
+    for _ in range(3):
+        ke.explain(counted, model, X, baseline=tf.constant(X[0]), **RAW)
+    assert len(traces) == 1
+
+
+def test_the_term_of_the_input_has_a_name_of_its_own():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", bias_initializer="ones", name="input")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
+    logits, terms = ke.full_gradients(model, IMAGES, terms=True)
+    assert list(terms) == ["input_of_model", "input", "head"]
+    total = sum(t.reshape(2, -1, 3).sum(1) for t in terms.values())
+    np.testing.assert_allclose(total, logits, atol=1e-4 * np.abs(logits).max())
+
+
+class Block(layers.Layer):
+    """A convolution inside a layer, where it can't be seen."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.conv = layers.Conv2D(4, 3)
+
+    def build(self, shape):
+        self.conv.build(shape)
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: Block(name="block"), "block"),
+        (lambda: layers.LayerNormalization(name="norm"), "norm"),
+        (lambda: layers.Conv2D(4, 3, activation="gelu", name="curved"), "curved"),
+        (lambda: layers.Activation("swish", name="swish"), "swish"),
+        (lambda: layers.SpectralNormalization(layers.Conv2D(4, 3), name="wrapped"), "wrapped"),
+    ],
+)
+def test_layers_whose_terms_are_not_known_are_named(layer, name):
+    x = inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layer()(x))))
+    with pytest.warns(UserWarning, match=rf"don't sum to the logits.*'{name}"):
+        ke.full_gradients(model, IMAGES)
+
+
+def test_an_offset_per_row_is_not_taken_for_one_per_channel():
+    x = inputs = keras.Input((4, 4, 4))
+    x = layers.BatchNormalization(axis=1, name="norm")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model.get_layer("norm").beta.assign([1.0, -2.0, 3.0, 0.5])
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 4)).astype("float32")
+    _, terms = ke.full_gradients(model, images, terms=True)
+    _, maps = ke.full_gradients(model, images, **RAW)
+    expected = 0
+    for name in ("input", "norm"):
+        f = np.abs(terms[name])
+        f = f - f.min((1, 2, 3), keepdims=True)
+        expected = expected + (f / f.max((1, 2, 3), keepdims=True)).sum(-2)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max())
+
+
+def test_the_output_may_be_a_layer_with_an_activation():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(x))
+    middle = layers.Dense(5, activation="relu", name="middle")(x)
+    model = keras.Model(inputs, layers.Dense(3)(middle))
+    logits, terms = ke.full_gradients(model, IMAGES, terms=True, output="middle")
+    total = sum(t.reshape(2, -1, 5).sum(1) for t in terms.values())
+    np.testing.assert_allclose(total, logits, atol=1e-4 * np.abs(logits).max())

@@ -375,7 +375,11 @@ def test_a_model_of_one_size_is_explained_with_its_mirror_image_only():
         (lambda: ke.methods.smooth("gradcam", seed=0.5), r"`seed`.*0.5"),
         (lambda: ke.methods.smooth("gradcam", statistic="median"), r"`statistic`.*'median'"),
         (lambda: ke.methods.smooth_taylor("gradcam"), r"option `reduction`.*'gradcam'"),
-        (lambda: ke.methods.smooth_taylor("input_x_gradient"), r"not products.*input_x_gradient"),
+        (lambda: ke.methods.smooth_taylor("input_x_gradient"), r"are gradients.*input_x_gradient"),
+        (lambda: ke.methods.smooth_taylor(ke.methods.smooth("input_x_gradient")), "are gradients"),
+        (lambda: ke.methods.smooth_taylor(ke.methods.tta("gradients")), "are gradients"),
+        (lambda: ke.methods.smooth("gradcam", stddev=float("inf")), r"`stddev`.*inf"),
+        (lambda: ke.methods.tta("gradcam", scales=(float("nan"),)), r"`scales`.*nan"),
         (lambda: ke.methods.smooth_taylor(stddev="auto"), r"`stddev`.*'auto'"),
         (lambda: ke.methods.smooth_taylor(stddev="adaptive", root=0), r"`root`.*0"),
         (lambda: ke.methods.tta("gradcam", scales=()), r"`scales`.*\(\)"),
@@ -401,3 +405,58 @@ def test_meta_methods_take_methods_only():
     vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match=r"`inputs`.*positions.*\(2, 4\)"):
         _explain(ke.methods.tta("gradients", scales=1), vector, np.ones((2, 4)))
+
+
+def test_meta_methods_are_found_by_name():
+    assert ke.methods.get_meta("tta") is ke.methods.tta
+    with pytest.raises(ValueError, match=r"one of smooth, smooth_taylor, tta. Received: 'tti'"):
+        ke.methods.get_meta("tti")
+
+
+def test_lists_and_numbers_of_numpy_are_taken():
+    assert ke.methods.tta("gradcam", scales=[1, 2]) is ke.methods.tta("gradcam", scales=(1, 2))
+    options = {"num_samples": np.int64(3), "stddev": np.float32(0.25), "seed": np.int64(1)}
+    maps = _explain(ke.methods.smooth("gradients", **options))
+    expected = _explain(ke.methods.smooth("gradients", num_samples=3, stddev=0.25, seed=1))
+    np.testing.assert_allclose(maps, expected, rtol=1e-6)
+
+
+def test_noise_inside_noise_is_another_noise():
+    inner = ke.methods.smooth(identity, num_samples=1, stddev=0.5, relative=False)
+    outer = ke.methods.smooth(inner, num_samples=1, stddev=0.5, relative=False)
+    first = _explain(inner) - IMAGES
+    second = _explain(outer) - IMAGES - first
+    assert np.abs(second - first).max() > 0.1
+    assert abs(np.corrcoef(first[0].ravel(), second[0].ravel())[0, 1]) < 0.3
+
+
+def test_the_seed_and_the_number_of_roots_change_the_map():
+    maps = _explain(METAS["smooth_taylor"](doubled), y=1)
+    for options in ({"seed": 1}, {"num_samples": 4}):
+        other = _explain(ke.methods.smooth_taylor(doubled, **{"num_samples": 3} | options), y=1)
+        assert np.abs(other - maps).max() > 0.05 * np.abs(maps).max()
+
+
+def test_the_adaptive_scale_of_a_unit_is_its_own():
+    model = zoo.any_size().model
+    method = ke.methods.smooth_taylor(num_samples=2, stddev="adaptive")
+    every = _explain(method, model)
+    for unit in (0, 3):
+        one = _explain(method, model, y=unit)
+        np.testing.assert_allclose(one[..., 0], every[..., unit], atol=1e-4 * np.abs(every).max())
+
+
+def test_an_input_of_which_one_size_is_fixed_keeps_its_size():
+    x = inputs = keras.Input((6, None, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(x))
+    model = keras.Model(inputs, layers.Dense(5)(x))
+    with pytest.warns(UserWarning, match="fixed size"):
+        maps = _explain(ke.methods.tta("gradcam", scales=(1, 2)), model)
+    assert maps.shape == (3, 6, 6, 5)
+
+
+def test_bad_roots_and_objectives_are_named():
+    with pytest.raises(ValueError, match=r"`root`.*broadcasts to \(3, 6, 6, 3\).*'a'"):
+        _explain(ke.methods.smooth_taylor(root="a"))
+    with pytest.raises(TypeError, match=r"`objective`.*3"):
+        ke.methods.smooth_taylor(stddev="adaptive", objective=3)

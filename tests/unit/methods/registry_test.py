@@ -28,9 +28,10 @@ def test_every_method_is_complete(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_docstring_has_its_parts(name):
     text = ke.methods.get(name).__doc__
-    parts = [".. math::", "Cost:", "Args:", "Returns:", "Raises:", "References:", "Example:"]
+    assert "Cost:" in text
+    parts = [".. math::", "Args:", "Returns:", "Raises:", "References:", "Example:"]
     places = [text.index(part) for part in parts]
-    assert places == sorted(places) or places[0] < places[2] < places[3]
+    assert places == sorted(places)
     for parameter in inspect.signature(ke.methods.get(name)).parameters:
         assert f"{parameter}:" in text
 
