@@ -107,7 +107,7 @@ def meta_method(*, postprocessing=None):
         def kept(method, **options):
             known = registration(method)
             explain = function(method, **options)
-            is_mean = getattr(explain, "keeps_gradients", False)
+            keeps = getattr(explain, "keeps_gradients", False)
             explain = functools.wraps(method)(explain)
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
@@ -116,7 +116,7 @@ def meta_method(*, postprocessing=None):
                 method=explain,
                 postprocessing=postprocessing or known.postprocessing,
                 axioms=frozenset(),
-                is_gradient=known.is_gradient if is_mean else False,
+                is_gradient=known.is_gradient if keeps else False,
             )
             return explain
 
@@ -213,7 +213,8 @@ def registration(identifier):
         expected = "the name of a method or a function `(model, inputs, indices) -> (logits, maps)`"
         raise mistyped("method", expected, identifier)
     if isinstance(getattr(identifier, "registration", None), Registration):
-        return identifier.registration
+        # A function that wraps another one has its attributes.
+        return identifier.registration._replace(method=identifier)
     known = _METHODS.get(getattr(identifier, "__name__", None))
     if known is not None and known.method is identifier:
         return known

@@ -68,7 +68,7 @@ SCALE = [
 ]
 
 # Pixels; text of matplotlib is measured in points.
-SIZE, CELL, GAP, MARGIN = 448, 144, 4, 18
+SIZE, CELL, GAP, MARGIN = 448, 128, 4, 18
 CAPTION, TITLE, SPACE, HEADING, FOOT = 16, 24, 14, 46, 24
 COLUMNS, COLUMN_GAP = 2, 30
 TEXT, PALE = "0.15", "0.4"

@@ -1,5 +1,6 @@
 """Meta methods, on methods whose maps are known by hand, and on real ones."""
 
+import functools
 import warnings
 
 import keras
@@ -460,3 +461,15 @@ def test_bad_roots_and_objectives_are_named():
         _explain(ke.methods.smooth_taylor(root="a"))
     with pytest.raises(TypeError, match=r"`objective`.*3"):
         ke.methods.smooth_taylor(stddev="adaptive", objective=3)
+
+
+def test_a_function_around_a_method_is_not_passed_over():
+    inner = ke.methods.smooth("gradients", num_samples=1, stddev=0.0)
+
+    @functools.wraps(inner)
+    def doubling(*args, **options):
+        logits, maps = inner(*args, **options)
+        return logits, 2 * maps
+
+    model = zoo.any_size().model
+    np.testing.assert_allclose(_explain(doubling, model), 2 * _explain(inner, model), rtol=1e-6)
