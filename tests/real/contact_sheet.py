@@ -129,7 +129,7 @@ def draw(images, captions, maps, foot):
             for number, (image, map) in enumerate(zip(small, found, strict=True)):
                 ax = sheet.place(left + number * (CELL + GAP), top + TITLE, CELL, CELL)
                 ke.visualization.overlay(image, _shrink(map), ax=ax, limits=(0, 1))
-    sheet.write(MARGIN, sheet.height - MARGIN - FOOT / 2, foot, size=8.5, color=PALE)
+    sheet.write(MARGIN, sheet.height - MARGIN - FOOT / 2, foot, size=7.4, color=PALE)
     return sheet.figure
 
 

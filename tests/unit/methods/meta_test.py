@@ -255,17 +255,19 @@ def test_the_adaptive_search_moves_as_the_authors_do():
     noise = _explain(ke.methods.smooth_taylor(ones, num_samples=2, stddev=1.0), y=1)[..., 0]
     unit = np.abs(noise[0]).max()
     images = IMAGES * np.array([0.2, 1.0, 3.0], "float32")[:, None, None, None]
-    for target in (0.35, 0.9, 5.0):
+    # The rugged one ends elsewhere if three or five worse moves in a row end it.
+    rugged = [lambda m, s: m.sin(80 * s) * m.cos(136 * s) - 0.02 * s]
+    for score in [*(lambda m, s, t=t: m.abs(s - t) for t in (0.35, 0.9, 5.0)), *rugged]:
 
-        def objective(maps, target=target):
-            return tf.abs(tf.reduce_max(tf.abs(maps), axis=(1, 2)) / unit - target)
+        def objective(maps, score=score):
+            return score(tf.math, tf.reduce_max(tf.abs(maps), axis=(1, 2)) / unit)
 
         method = ke.methods.smooth_taylor(
             ones, num_samples=2, stddev="adaptive", objective=objective
         )
         maps = _explain(method, x=images, y=1)
         found = np.abs(maps[..., 0]).max((1, 2)) / unit
-        expected = [search(lambda s, t=target: abs(s - t), np.abs(x).mean()) for x in images]
+        expected = [search(lambda s, f=score: f(np, s), np.abs(x).mean()) for x in images]
         np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -290,6 +292,25 @@ def test_total_variation_of_a_step_is_known_by_hand():
     maps = np.zeros((1, 40, 40, 1), "float32")
     maps[:, :, 20:] = -3.0
     np.testing.assert_allclose(area_under_total_variation(maps), [[40 / 1600]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 96, 100, 150])
+def test_total_variation_over_scales_is_that_of_scipy(size):
+    """The levels are 2, 3, 4 and 5, so that every form of Simpson's rule is met."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    integrate = pytest.importorskip("scipy.integrate")
+    level = np.random.default_rng(0).normal(size=(size, size))
+    maps, curve = level.astype("float32")[None, ..., None], []
+    while len(level) >= 30:
+        m = np.abs(level) - np.abs(level).min()
+        m = np.clip(m / np.percentile(m, 99), 0, 1)
+        total = np.abs(np.diff(m, axis=0)).sum() + np.abs(np.diff(m, axis=1)).sum()
+        curve.append(total / m.size)
+        level = ndimage.gaussian_filter(level, 0.5, mode="reflect", truncate=4)
+        smaller = -(-len(level) * 2 // 3)
+        level = resize(level.astype("float32")[None, ..., None], (smaller, smaller))[0, ..., 0]
+    expected = integrate.simpson(curve)
+    np.testing.assert_allclose(area_under_total_variation(maps), [[expected]], rtol=1e-4)
 
 
 def test_curves_are_integrated_by_simpson():
