@@ -67,6 +67,19 @@ CASES = {
     "ablationcam, one unit, all 2048 channels": Case("ablationcam", {"y": 7}, bound=25),
     "gradients, one unit": Case("gradients", {"y": 7}, bound=2.35),
     "input_x_gradient, one unit": Case("input_x_gradient", {"y": 7}, bound=2.35),
+    "guided_backprop, one unit": Case("guided_backprop", {"y": 7}, bound=2.35),
+    "deconvnet, one unit": Case("deconvnet", {"y": 7}),
+    "lrp, one unit": Case("lrp", {"y": 7}, bound=4),
+    **{
+        f"lrp, {composite}, one unit": Case("lrp", {"y": 7, "composite": composite} | options)
+        for composite, options in (
+            ("epsilon", {}),
+            ("epsilon_plus_flat", {}),
+            ("epsilon_alpha2_beta1", {}),
+            ("epsilon_gamma_box", {"low": 0.0, "high": 1.0}),
+        )
+    },
+    "guided(gradcam), one unit": Case(lambda ke: ke.methods.guided("gradcam"), {"y": 7}),
     "full_gradients, one unit": Case("full_gradients", {"y": 7}, bound=2.8, memory=1.6),
     "integrated_gradients, one unit, per step": Case(
         "integrated_gradients", {"y": 7, "num_steps": 10}, per=10, bound=2.35
@@ -131,10 +144,10 @@ def measure(name, seconds):
     forward = tf.function(lambda x: model(x, training=False))
 
     def bare(method):
-        method = ke.methods.get(method(ke) if callable(method) else method)
-        exposed = ke.Explainer(method, model).exposed
+        method = method(ke) if callable(method) else method
+        explainer = ke.Explainer(method, model, **options)
         indices = None if unit is None else tf.fill((batch, 1), unit)
-        return tf.function(lambda x: method(exposed, x, indices, **options))
+        return tf.function(lambda x: explainer.method(explainer.exposed, x, indices))
 
     if method == "explain":
         many = np.concatenate([images] * (64 // batch))

@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable import _compat
 from keras_explainable import filters
-from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable.methods import _registry
@@ -79,7 +78,8 @@ class Explainer(keras.Model):
         _check_options(registration, options)
         with model.distribute_strategy.scope():
             super().__init__(name=f"{model.name}_explainer")
-            self.exposed = _expose(registration, model, layer, output, inputs)
+            kept = {n: options.pop(n) for n in registration.expose_options if n in options}
+            self.exposed = _expose(registration, model, layer, output, inputs, kept)
         self.method = functools.partial(registration.method, **options)
         self.sample_options = registration.sample_options
         self.postprocessing = postprocessing
@@ -470,9 +470,8 @@ def shortcut(name):
     def explain_with(model, x, y=None, **arguments):
         return explain(method, model, x, y, **arguments)
 
-    own = inspect.signature(method).parameters.values()
+    own = _registry.registration(method).options
     common = [*inspect.signature(explain).parameters.values()][1:-1]
-    own = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
     explain_with.__name__ = explain_with.__qualname__ = name
     explain_with.__signature__ = inspect.Signature([*common, *own])
     explain_with.__doc__ = (
@@ -608,18 +607,10 @@ def _first_batch(x):
     return keras.tree.map_structure(_array, x)
 
 
-def _expose(registration, model, layer, output, inputs):
+def _expose(registration, model, layer, output, inputs, options):
     """Expose what the family of a method needs, with errors that name the arguments given here."""
-    if registration.family == "gradient" and layer is not None:
-        expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
-        raise invalid("layer", expected, repr(layer))
-    if isinstance(layer, list | tuple) and not layer:
-        raise invalid("layer", "a layer, or a list of one at least", repr(layer))
     try:
-        if layer is None and registration.expose is not None:
-            return registration.expose(model, output, inputs=inputs)
-        arguments = () if registration.family == "gradient" else layer
-        return inspection.expose(model, arguments, output, inputs=inputs)
+        return registration.exposed(model, layer, output, inputs=inputs, **options)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
         raise type(error)(message) from error.__cause__
@@ -630,7 +621,7 @@ def _check_options(registration, options):
     parameters = inspect.signature(registration.method).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    known = [parameter.name for parameter in registration.options]
     for name in options:
         if name not in known:
             raise TypeError(

@@ -5,6 +5,9 @@ from keras_explainable.inspection.exposing import expose as expose
 from keras_explainable.inspection.exposing import expose_biases as expose_biases
 from keras_explainable.inspection.exposing import expose_rectified as expose_rectified
 from keras_explainable.inspection.exposing import head_kernel as head_kernel
+from keras_explainable.inspection.guiding import expose_guided as expose_guided
+from keras_explainable.inspection.relevance import COMPOSITES as COMPOSITES
+from keras_explainable.inspection.relevance import expose_relevance as expose_relevance
 from keras_explainable.inspection.searching import find_layers as find_layers
 from keras_explainable.inspection.searching import layers_with_bias as layers_with_bias
 from keras_explainable.inspection.units import gather_units as gather_units

@@ -35,6 +35,10 @@ _ACTIVATIONS = (
 # `keras.ops` functions become operations of these class names in a functional model.
 _ACTIVATION_OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "HardSigmoid", "Tanh")
 _FUNCTIONS = {name.replace("_", "") for name in dir(keras.activations)} - {"linear"}
+_RECTIFIERS = (
+    *("relu", "relu6", "leakyrelu", "prelu", "elu", "celu", "selu", "gelu", "silu", "swish"),
+    *("hardsilu", "hardswish", "mish", "softplus"),
+)
 _SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Cast", "Identity")
 _PASSED_IN_INFERENCE = (
     keras.layers.Flatten,
@@ -68,9 +72,19 @@ def is_activated(layer):
     return _operation_name(layer).lower() in _FUNCTIONS
 
 
+def is_rectifier(layer):
+    """Tell whether a layer is an activation that grows without bounds, or up to a cut-off."""
+    if isinstance(layer, keras.Layer) and not is_activation(layer):
+        return False
+    activation = getattr(layer, "activation", None)
+    name = type(layer).__name__ if activation is None else getattr(activation, "__name__", "")
+    return name.lower().replace("_", "") in _RECTIFIERS
+
+
 def is_fused(layer):
     """Tell whether a layer is linear up to an activation of its own."""
-    return hasattr(layer, "kernel") and is_nonlinear(getattr(layer, "activation", None))
+    is_linear = hasattr(layer, "kernel") or hasattr(layer, "pointwise_kernel")
+    return is_linear and is_nonlinear(getattr(layer, "activation", None))
 
 
 def keeps_values(layer):

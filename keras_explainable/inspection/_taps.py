@@ -15,6 +15,7 @@ from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import shadow
 from keras_explainable.inspection._graphs import split_activation
 from keras_explainable.inspection._graphs import takes_training
+from keras_explainable.inspection._redirecting import redirected_call
 
 _ACTIVATIONS = {
     "Softmax": keras.activations.softmax,
@@ -46,6 +47,7 @@ class Tap(keras.layers.Layer):
         self._split = split or (lambda _: False)
         self._structure = inputs
         self._replaced, self._value = (), None
+        self._rules = {}
         self._inner = model.layers
         self._run = self._runner(model, "")
         self.built = True
@@ -87,7 +89,11 @@ class Tap(keras.layers.Layer):
         return self._run_layer(layer, args, kwargs, path)
 
     def _run_layer(self, layer, args, kwargs, path):
-        run = self._runner(layer, path) if isinstance(layer, keras.Model) else layer
+        if isinstance(layer, keras.Model):
+            run = self._runner(layer, path)
+        else:
+            rule = self._rules.get(len(self.opened.calls))
+            run = layer if rule is None else redirected_call(layer, rule)
         outputs = self._replace(run(*args, **kwargs), "outputs")
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
         flat = keras.tree.flatten(outputs)
@@ -130,6 +136,11 @@ class Tap(keras.layers.Layer):
             return tf.reshape(logits, (tf.shape(logits)[0], logits.shape[-1]))
 
         return resume
+
+    def redirect(self, calls, rules):
+        """Pass gradients through calls of the first run, in later runs, by rules or `None`."""
+        numbers = [self._index(call) for call in calls]
+        self._rules = {n: r for n, r in zip(numbers, rules, strict=True) if r is not None}
 
     def pick_logits(self, choice, output):
         """Pick an output, without its activation.

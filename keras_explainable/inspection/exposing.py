@@ -1,5 +1,6 @@
 """Make a model return its logits and activations."""
 
+import functools
 import warnings
 import weakref
 
@@ -15,6 +16,7 @@ from keras_explainable.inspection._graphs import Unreachable
 from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import output_names
 from keras_explainable.inspection._graphs import placeholders
+from keras_explainable.inspection._redirecting import redirected_graph
 from keras_explainable.inspection._taps import Tap
 
 
@@ -34,6 +36,9 @@ class Exposed(keras.Model):
         input_indices: the same for each of the activations.
         offsets: dict from the path of each biased layer to a function that reads what it adds to
             its input, in the order of the activations; empty but for `expose_biases`.
+        gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
+            they are the gradients of the model.
+        guide: another `Exposed` model of the same one, for a method that needs two.
     """
 
     activation = None
@@ -42,6 +47,8 @@ class Exposed(keras.Model):
     input_index = 0
     input_indices = ()
     offsets = {}  # noqa: RUF012
+    gradient_rule = None
+    guide = None
     _resume = None
 
     def resume(self, inputs, activations, number=0):
@@ -179,14 +186,28 @@ def head_kernel(model):
     return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
 
 
-def _expose(model, choice, outputs, inputs, split=None):
-    """Expose the endpoints in a list, or those that a function finds among the calls of a model."""
+def _expose(model, choice, outputs, inputs, split=None, rules=None):
+    """Expose the endpoints in a list, or those that a function finds among the calls of a model.
+
+    Args:
+        model: `keras.Model`.
+        choice: list of endpoints, or function from the calls of the model to a list of tensors.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+        split: function that tells which layers are opened into a linear one and their activation.
+        rules: function from the calls of the model, and a function from a tensor to those that it
+            is computed by, to the rules of their gradients, see `redirect`; `None` for a call that
+            keeps its own.
+
+    Returns:
+        an `Exposed` model.
+    """
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
     try:
         graph = Graph(model, inputs, split)
     except Unreachable as unreachable:
-        return _expose_by_tap(model, choice, outputs, inputs, split, unreachable.__cause__)
+        return _expose_by_tap(model, choice, outputs, inputs, split, rules, unreachable.__cause__)
 
     tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
     calls = graph.ancestry(tensor)
@@ -205,10 +226,15 @@ def _expose(model, choice, outputs, inputs, split=None):
     if choice is _rectified:
         endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
 
-    exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
+    made = {}
+    if rules:
+        chosen = rules(calls, functools.partial(_calls_above, calls))
+        made = redirected_graph(graph.inputs, tensor, calls, chosen)
+    logits, *activations = (made.get(id(t), t) for t in [tensor, *endpoints])
+    exposed = Exposed(graph.inputs, [_flat(logits), *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
-    if split:
+    if choice is _biases.outputs_of_biased:
         exposed.offsets = _biases.offsets(calls, graph.paths())
         _biases.warn_of_others(calls, graph.paths())
     if endpoints:
@@ -217,7 +243,7 @@ def _expose(model, choice, outputs, inputs, split=None):
     return exposed
 
 
-def _expose_by_tap(model, choice, outputs, inputs, split, cause):
+def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
     """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
     symbolic = placeholders(model, inputs)
     try:
@@ -239,9 +265,12 @@ def _expose_by_tap(model, choice, outputs, inputs, split, cause):
     for endpoint in endpoints:
         tap.pick(endpoint)
     head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
-    offsets = _biases.offsets(calls, tap.opened.paths()) if split else {}
-    if split:
+    offsets = {}
+    if choice is _biases.outputs_of_biased:
+        offsets = _biases.offsets(calls, tap.opened.paths())
         _biases.warn_of_others(calls, tap.opened.paths())
+    if rules:
+        tap.redirect(calls, rules(calls, tap.ancestry))
     shown = [tap.shown_input(endpoint) for endpoint in endpoints]
     resuming = [tap.resuming(endpoint) for endpoint in endpoints]
     tap.opened.calls = tap.opened.returned = tap.taken = []
@@ -345,12 +374,19 @@ def _set_inputs(exposed, indices):
     exposed.input_index = indices[0]
 
 
-def _shown_input(graph, calls, endpoint):
-    """Find the first input that an endpoint is computed from, of its rank if there is one."""
-    above = {id(endpoint)}
+def _calls_above(calls, tensor):
+    """List the calls that a symbolic tensor is computed by, last ones first."""
+    above, found = {id(tensor)}, []
     for call in reversed(calls):
         if any(id(tensor) in above for tensor in call.outputs):
             above.update(id(tensor) for tensor in call.inputs)
+            found.append(call)
+    return found
+
+
+def _shown_input(graph, calls, endpoint):
+    """Find the first input that an endpoint is computed from, of its rank if there is one."""
+    above = {id(t) for call in _calls_above(calls, endpoint) for t in call.inputs} | {id(endpoint)}
     inputs = keras.tree.flatten(graph.inputs)
     indices = [i for i, tensor in enumerate(inputs) if id(tensor) in above]
     ranked = [i for i in indices if len(inputs[i].shape) == len(endpoint.shape)]

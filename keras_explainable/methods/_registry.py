@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 
@@ -29,6 +30,7 @@ class Registration(NamedTuple):
             passes by default.
         is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
             input; `None` where it isn't known.
+        expose_options: keyword arguments of `expose` that are options of the method.
     """
 
     method: Callable
@@ -39,6 +41,51 @@ class Registration(NamedTuple):
     expose: Callable | None = None
     raw_options: tuple = ()
     is_gradient: bool | None = None
+    expose_options: tuple = ()
+
+    @property
+    def options(self):
+        """Parameters that are options of the method, in the order of its signature."""
+        own = inspect.signature(self.method).parameters.values()
+        options = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        if not self.expose_options:
+            return options
+        others = inspect.signature(self.expose).parameters
+        return [*(others[name] for name in self.expose_options), *options]
+
+    def exposed(self, model, layer=None, outputs=None, *, inputs=None, **options):
+        """Make the model that the method takes.
+
+        Args:
+            model: `keras.Model`, as trained.
+            layer: endpoints of the activations, or `None` for those that the method explains by
+                default.
+            outputs: as in `inspection.expose`.
+            inputs: as in `inspection.expose`.
+            **options: those of `expose_options`.
+
+        Returns:
+            an `inspection.Exposed` model.
+
+        Raises:
+            TypeError: as `inspection.expose`.
+            ValueError: as `inspection.expose`, and for a layer where the method takes none.
+        """
+        if self.family == "gradient" and layer is not None:
+            expected = f"`None`: {self.method.__name__} explains the input, not a layer"
+            raise invalid("layer", expected, repr(layer))
+        if isinstance(layer, list | tuple) and not layer:
+            raise invalid("layer", "a layer, or a list of one at least", repr(layer))
+        if self.expose is None or (layer is not None and not self.exposes_layers):
+            arguments = () if self.family == "gradient" else layer
+            return inspection.expose(model, arguments, outputs, inputs=inputs)
+        arguments = {"arguments": layer} if self.exposes_layers else {}
+        return self.expose(model, outputs=outputs, inputs=inputs, **arguments, **options)
+
+    @property
+    def exposes_layers(self):
+        """Whether `expose` takes the endpoints of activations."""
+        return self.expose is not None and "arguments" in inspect.signature(self.expose).parameters
 
 
 _METHODS = {}
@@ -54,6 +101,7 @@ def explaining_method(
     expose=None,
     raw_options=(),
     is_gradient=False,
+    expose_options=(),
 ):
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
@@ -65,6 +113,7 @@ def explaining_method(
         expose: see `Registration`.
         raw_options: see `Registration`.
         is_gradient: see `Registration`.
+        expose_options: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -80,6 +129,7 @@ def explaining_method(
             expose,
             tuple(raw_options),
             is_gradient,
+            tuple(expose_options),
         )
         return method
 
@@ -117,6 +167,7 @@ def meta_method(*, postprocessing=None):
                 postprocessing=postprocessing or known.postprocessing,
                 axioms=frozenset(),
                 is_gradient=known.is_gradient if keeps else False,
+                expose=getattr(explain, "expose", known.expose),
             )
             return explain
 

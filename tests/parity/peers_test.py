@@ -54,6 +54,19 @@ AGREEMENTS = [
         {"layer": ["relu2", "relu3"], "postprocessing": "positive_normalize"},
         "pgc/gradcam_multi_relu23/out",
     ),
+    ("guided_backprop", {"reduction": None}, "captum/guided_backprop"),
+    ("guided_backprop", {"reduction": None}, "pgc/guided_backprop"),
+    ("deconvnet", {"reduction": None}, "captum/deconvolution"),
+    (
+        "lrp",
+        {
+            "composite": "epsilon",
+            "epsilon": 1e-9,
+            "batch_normalization": "affine",
+            "reduction": None,
+        },
+        "captum/lrp_epsilon",
+    ),
     # Resized with half-pixel centres, as here.
     *_by_layer("gradcam", "captum/layer_gradcam@{}/interp_bilinear32", resizing=True),
     *_by_layer("scorecam", "ref/scorecam_haofanwang@{}/raw32", resizing=True),
@@ -91,6 +104,11 @@ def _aligned(maps, size):
 
 def _half_pixel(maps, size):
     return ke.filters.resize(maps[..., None].astype("float32"), (size, size)).numpy()[..., 0]
+
+
+def _repeated(maps, size):
+    times = size // maps.shape[1]
+    return maps.repeat(times, 1).repeat(times, 2)
 
 
 def _fullgrad(terms, axes, epsilon, resize):
@@ -172,6 +190,14 @@ DIFFERENCES = {
         (_flipped(explain("eigen_gradcam", layer=layer), reference), reference)
         for layer in LAYERS
         for reference in (r[f"pgc/eigengradcam@{layer}/raw"],)
+    ],
+    "guided(gradcam), captum: repeats values in place of resizing": lambda explain, r: [
+        (
+            explain("guided_backprop", reduction=None) * _repeated(maps, 32)[..., None],
+            r[f"captum/guided_gradcam@{layer}"],
+        )
+        for layer in LAYERS
+        for maps in (explain("gradcam", layer=layer, postprocessing="positive"),)
     ],
     "full_gradients, the authors: add 1e-6 to maxima, align corners": lambda explain, r: [
         (
@@ -291,19 +317,14 @@ ELSEWHERE = {
     ("captum/ig50_riemann_trapezoid", "torchcam/gradcampp"): "known to be wrong",
     ("pgc/refinecam", "pgc/gradcam_augsmooth", "pgc/gradcam_eigensmooth"): "another way to fuse",
     (
-        "captum/guided_backprop",
-        "captum/deconvolution",
-        "captum/guided_gradcam",
         "captum/occlusion",
         "captum/feature_ablation",
         "captum/deeplift",
-        "captum/lrp",
         "pgc/segeigencam",
         "pgc/kpcacam",
         "pgc/fem",
         "pgc/shapleycam",
         "pgc/finercam",
-        "pgc/guided_backprop",
         "torchcam/iscam",
         "idiap/simple_fullgrad",
     ): "not a method of this package",

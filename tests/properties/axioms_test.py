@@ -125,6 +125,17 @@ def check_completeness_of_terms(method):
         np.testing.assert_allclose(total, logits, atol=scale, err_msg=kind.__name__)
 
 
+def check_guided_is_plain(method):
+    """Where no weight behind a rectifier is negative, the gradients guided are the gradients."""
+    model = _deep_model()
+    for layer in model.layers[2:]:
+        layer.set_weights([np.abs(w) for w in layer.get_weights()])
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    plain = {"guided_backprop": "gradients"}.get(method, "integrated_gradients")
+    maps = _raw(method, model, images)
+    np.testing.assert_allclose(maps, _raw(plain, model, images), atol=1e-6 * np.abs(maps).max())
+
+
 def check_linearity(method):
     """The map of a sum of logits is the sum of their maps."""
     model = _deep_model()

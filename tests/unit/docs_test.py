@@ -95,7 +95,7 @@ def test_every_method_has_a_section_that_tells_its_options(name):
     section = _section(METHODS, f"## `{name}`")
     if "Its options are those of `minmaxcam`" in section:
         section += _section(METHODS, "## `minmaxcam`")
-    options = _options(ke.methods.get(name))
+    options = [parameter.name for parameter in ke.methods.registration(name).options]
     for option in options:
         assert f"`{option}`" in section, option
     assert ("no options" in section) == (not options)

@@ -21,10 +21,8 @@ FLOORS = (
         "losses",
         "regularizers",
         "visualization",
-        "methods._registry",
-        "metrics._registry",
     ),
-    ("_variation",),
+    ("_variation", "methods._registry", "metrics._registry"),
     # What the families of methods share, above `inspection`.
     ("methods._units",),
     ("methods._inputs", "methods._activations"),

@@ -1,0 +1,218 @@
+"""Choose by which rule relevance goes back through each call of a model."""
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable import _axes
+from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _linear
+from keras_explainable.inspection import _rules
+from keras_explainable.inspection._graphs import is_spatial
+
+
+def _classes(*names):
+    """Return the layer classes of some names, with `1D` to `3D` after them or without."""
+    pattern = re.compile(rf"({'|'.join(names)})([123]D)?")
+    return tuple(
+        getattr(keras.layers, name) for name in dir(keras.layers) if pattern.fullmatch(name)
+    )
+
+
+# The gradient of these takes each value of the output back to where it is from.
+_KEEPING = _classes(
+    *("ActivityRegularization", "CenterCrop", "Concatenate", "Cropping", "Flatten", "Identity"),
+    *(r"\w*Dropout", "GaussianNoise", r"\w*MaxPooling", "Permute", r"Random\w+", "RepeatVector"),
+    *("Reshape", "ZeroPadding"),
+)
+_KEEPING_OPERATIONS = (
+    *("Cast", "Concatenate", "ExpandDims", "Flip", "GetItem", "Identity", "Max", "MaxPool"),
+    *("Moveaxis", "Pad", "Ravel", "Reshape", "Split", "Squeeze", "Stack", "Swapaxes", "Transpose"),
+)
+_AFFINE = _classes(
+    *("Add", "Average", r"\w*AveragePooling", "BatchNormalization", "Resizing", "Subtract"),
+    "UpSampling",
+)
+_AFFINE_OPERATIONS = ("Add", "AveragePool", "Mean", "Resize", "Subtract", "Sum")
+# With a constant, these make one value of one value.
+_ONE_BY_ONE = ("Add", "Divide", "Multiply", "Negative", "Subtract", "TrueDivide")
+# Values of the output that are not negative, wherever those of the input are not.
+_GROWING = (*_KEEPING, *_classes("Add", "Average", r"\w*AveragePooling", "UpSampling"))
+_GROWING_OPERATIONS = (*_KEEPING_OPERATIONS, "Add", "AveragePool", "Mean", "Sum")
+_POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softplus", "exponential", "softmax")
+_SHARED_OUT = ("softmax", "logsoftmax", "glu", "sparsemax")
+
+
+def plan(calls, upstream, composite, options, folds):
+    """Choose the rules of the calls of a model.
+
+    Args:
+        calls: list of `Call`, in the order of computation.
+        upstream: function from a tensor to the calls that it is computed by.
+        composite: dict from "first", "convolution" and "dense" to names of rules.
+        options: those of the rules.
+        folds: whether batch normalizations are folded into the linear layers before them.
+
+    Returns:
+        list of rules, see `_redirecting.redirect`; `None` for a call that keeps its gradient.
+
+    Raises:
+        ValueError: if there is no rule for a call.
+    """
+    folded = _normalizations_by_source(calls) if folds else {}
+    into = [id(normalization) for normalization in folded.values()]
+    positive, rules, unknown = set(), [], []
+    for call in calls:
+        if _linear.is_linear(call.layer):
+            rules.append(
+                _rules.through_linear(
+                    _rules.RULES[composite[_part(call, upstream)]],
+                    _reader(call.layer, folded.get(id(call.outputs[0]))),
+                    is_positive=id(call.inputs[0]) in positive,
+                    inside=_inside(_padding(call, calls)),
+                    **options,
+                )
+            )
+        elif id(call) in into:
+            rules.append(_rules.pass_on)
+        else:
+            rule = _rule(call, calls, options["epsilon"])
+            unknown += [call] if rule is _UNKNOWN else []
+            rules.append(rule)
+        if _is_positive(call, positive):
+            positive.update(id(tensor) for tensor in call.outputs)
+    if unknown:
+        listed = [f"{type(call.layer).__name__} {call.path!r}" for call in unknown]
+        raise ValueError(
+            f"Layer-wise relevance propagation has no rule for {', '.join(listed[:8])}. Use a "
+            "method that takes any layer, such as `input_x_gradient` or `integrated_gradients`."
+        )
+    return rules
+
+
+def _part(call, upstream):
+    """Tell which part of a composite the rule of a linear layer is from."""
+    if not any(_linear.is_linear(c.layer) for c in upstream(call.inputs[0])):
+        return "first"
+    # A convolution at a single position is a dense layer.
+    moves = _linear.is_convolution(call.layer) and is_spatial(call.inputs[0])
+    return "convolution" if moves else "dense"
+
+
+_UNKNOWN = object()
+
+
+def _rule(call, calls, epsilon):
+    """Return the rule of a call of a layer that is not linear."""
+    layer, name = call.layer, type(call.layer).__name__
+    is_operation = not isinstance(layer, keras.Layer)
+    if _heads.is_activation(layer) or (is_operation and _heads.is_activated(layer)):
+        return _UNKNOWN if _activation_name(layer) in _SHARED_OUT else _rules.pass_on
+    if _linear.is_one_of(layer, _KEEPING) or (is_operation and name in _KEEPING_OPERATIONS):
+        return None
+    by_one = is_operation and name in _ONE_BY_ONE and len(call.inputs) == 1
+    by_one &= tuple(call.inputs[0].shape) == tuple(call.outputs[0].shape)
+    if by_one or _linear.is_one_of(layer, (keras.layers.Normalization, keras.layers.Rescaling)):
+        return _rules.pass_on
+    if _linear.is_one_of(layer, _AFFINE) or (is_operation and name in _AFFINE_OPERATIONS):
+        return _rules.through_affine(epsilon)
+    if name == "Multiply" and (is_operation or isinstance(layer, keras.layers.Multiply)):
+        gated = _gated(call, calls)
+        return _UNKNOWN if gated is None else _rules.pass_to(gated)
+    return _UNKNOWN
+
+
+def _padding(call, calls):
+    """Return what zero-padding layers add around the input of a call, one pair per axis."""
+    makers = {id(t): c for c in reversed(calls) for t in c.outputs}
+    total, maker = 0, makers.get(id(call.inputs[0]))
+    while maker is not None and _linear.is_one_of(maker.layer, _classes("ZeroPadding")):
+        total += np.reshape(maker.layer.padding, (-1, 2))
+        maker = makers.get(id(maker.inputs[0]))
+    return total
+
+
+def _inside(padding):
+    """Return the function from padded inputs to 1 where they are not padding."""
+
+    def inside(x):
+        if np.all(padding == 0):
+            return tf.ones_like(x)
+        taken = padding.sum(1)
+        sizes = [size - n for size, n in zip(_axes.sizes(x)[1:-1], taken, strict=True)]
+        return tf.pad(tf.ones((1, *sizes, 1), x.dtype), [(0, 0), *padding, (0, 0)]) + 0 * x
+
+    return inside
+
+
+def _gated(call, calls):
+    """Tell which factor of a product is let through by the other one; `None` if none is."""
+    if len(call.inputs) != 2:
+        return None
+    sizes = [sum(size != 1 for size in tensor.shape[1:-1]) for tensor in call.inputs]
+    if sizes[0] != sizes[1]:
+        return int(sizes[1] > sizes[0])
+    makers = {id(t): c.layer for c in reversed(calls) for t in c.outputs}
+    gates = [_activation_name(makers.get(id(t))).endswith("sigmoid") for t in call.inputs]
+    return gates.index(False) if sum(gates) == 1 else None
+
+
+def _activation_name(layer):
+    """Return the name of an activation without underscores, in lower case."""
+    activation = getattr(layer, "activation", None)
+    name = type(layer).__name__ if activation is None else getattr(activation, "__name__", "")
+    return name.lower().replace("_", "")
+
+
+def _is_positive(call, positive):
+    """Tell whether no value that a call returns is negative."""
+    layer, name = call.layer, type(call.layer).__name__
+    if _activation_name(layer) in _POSITIVE:
+        return True
+    grows = _linear.is_one_of(layer, _GROWING)
+    grows |= not isinstance(layer, keras.Layer) and name in _GROWING_OPERATIONS
+    return grows and all(id(tensor) in positive for tensor in call.inputs)
+
+
+def _normalizations_by_source(calls):
+    """Return the batch normalizations that nothing but a linear layer feeds, by what it returns."""
+    takers = {}
+    for call in calls:
+        for tensor in call.inputs:
+            takers.setdefault(id(tensor), []).append(call)
+    found = {}
+    for call in calls:
+        if not _linear.is_scalable(call.layer):
+            continue
+        taker = takers.get(id(call.outputs[0]), [])
+        is_normalization = len(taker) == 1 and isinstance(
+            taker[0].layer, keras.layers.BatchNormalization
+        )
+        if is_normalization and taker[0].layer.axis in (-1, len(call.outputs[0].shape) - 1):
+            found[id(call.outputs[0])] = taker[0]
+    return found
+
+
+def _reader(layer, normalization):
+    """Return the function that reads the stages of a linear layer and what is folded into it."""
+    if normalization is None:
+        return lambda: _linear.stages(layer)
+
+    def read():
+        *first, last = _linear.stages(layer)
+        factor, shift = _factor_and_shift(normalization.layer)
+        kernel = last.scaled(last.kernel, factor)
+        return [*first, last._replace(kernel=kernel, bias=last.bias * factor + shift)]
+
+    return read
+
+
+def _factor_and_shift(layer):
+    """Return what a batch normalization multiplies by and adds, in inference."""
+    factor = tf.math.rsqrt(tf.cast(layer.moving_variance, tf.float32) + layer.epsilon)
+    if layer.scale:
+        factor *= tf.cast(layer.gamma, tf.float32)
+    shift = -tf.cast(layer.moving_mean, tf.float32) * factor
+    return factor, shift + tf.cast(layer.beta, tf.float32) if layer.center else shift

@@ -1,0 +1,177 @@
+"""Propagate relevance through a model in place of gradients."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import number
+from keras_explainable._checks import one_of
+from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _linear
+from keras_explainable.inspection import _redirecting
+from keras_explainable.inspection import _relevance
+from keras_explainable.inspection import _rules
+from keras_explainable.inspection import exposing
+from keras_explainable.inspection._taps import Tap
+
+# Rule of the layers that no other one comes before, of convolutions, and of dense layers.
+COMPOSITES = {
+    "epsilon": ("epsilon", "epsilon", "epsilon"),
+    "epsilon_plus": ("z_plus", "z_plus", "epsilon"),
+    "epsilon_plus_flat": ("flat", "z_plus", "epsilon"),
+    "epsilon_alpha2_beta1": ("alpha_beta", "alpha_beta", "epsilon"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha_beta", "epsilon"),
+    "epsilon_gamma_box": ("z_box", "gamma", "epsilon"),
+}
+BATCH_NORMALIZATIONS = ("fold", "affine")
+_PARTS = ("first", "convolution", "dense")
+
+
+def expose_relevance(
+    model,
+    outputs=None,
+    *,
+    composite="epsilon_plus",
+    epsilon=1e-6,
+    gamma=0.25,
+    alpha=2.0,
+    low=None,
+    high=None,
+    batch_normalization="fold",
+    inputs=None,
+):
+    r"""Build the model that returns the logits, with relevance in place of gradients.
+
+    What `tf.GradientTape` takes back through it, from relevance of the logits, is that of the
+    layers and inputs, by layer-wise relevance propagation. With :math:`c_{ij}` the contribution of
+    input i, a value times a weight, to output j of a linear layer, :math:`b_j` the bias and
+    :math:`R_j` the relevance of the output, the relevance of the input is
+
+    - "epsilon": :math:`\sum_j c_{ij} R_j / (z_j + \epsilon \, \mathrm{sign} \, z_j)`,
+      :math:`z_j = \sum_i c_{ij} + b_j`;
+    - "gamma": :math:`c_{ij} + \gamma c_{ij}^+` in place of :math:`c_{ij}`, and the bias likewise,
+      without :math:`\epsilon`;
+    - "z_plus": :math:`\sum_j c_{ij}^+ R_j / \sum_i c_{ij}^+`;
+    - "alpha_beta": :math:`\alpha` times "z_plus", less :math:`\alpha - 1` times the same of
+      :math:`c_{ij}^-`;
+    - "z_box": :math:`c_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` in place of :math:`c_{ij}^+` in
+      "z_plus";
+    - "flat" and "w_square": 1, and :math:`w_{ij}^2`, in place of it.
+
+    Activations and layers that move or drop values pass relevance on; max-pooling gives it to the
+    maximum; averages, sums and other affine layers share it in proportion to what they add up, as
+    "epsilon"; a product with a gate, as of squeeze and excitation, gives it to what is gated.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        composite: which rules linear layers follow: "epsilon", "epsilon_plus" (default),
+            "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat",
+            "epsilon_gamma_box" (see `COMPOSITES`), or a dict from "first", "convolution" and
+            "dense" to rules. The first layers are those that no linear layer comes before.
+        epsilon: what sums are moved away from zero by. Defaults to 1e-6.
+        gamma: as above. Defaults to 0.25.
+        alpha: as above, 1 or more. Defaults to 2.
+        low: least value l of the inputs of a first layer with the rule "z_box": a number, or one
+            per channel.
+        high: greatest value h, likewise.
+        batch_normalization: "fold" (default) folds one into the linear layer that it follows, and
+            takes others for affine layers; "affine" takes all for such.
+        inputs: as in `expose`.
+
+    Returns:
+        an `Exposed` model with outputs `[logits, outputs of the first layer]`, and the
+        `gradient_rule` "relevance".
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`, if an option is none of the above, or if there is no rule for a
+            layer of the model, such as layer normalization, attention or a recurrent layer.
+
+    References:
+        - Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+          Relevance Propagation", PLOS ONE 2015.
+        - Montavon et al., "Layer-Wise Relevance Propagation: An Overview", 2019.
+    """
+    rules = _composite(composite)
+    options = {
+        "epsilon": number("epsilon", epsilon, least=0),
+        "gamma": number("gamma", gamma, least=0),
+        "alpha": number("alpha", alpha, least=1),
+    }
+    one_of("batch_normalization", batch_normalization, BATCH_NORMALIZATIONS)
+    if "z_box" in rules.values():
+        options |= {"low": _bound("low", low), "high": _bound("high", high)}
+
+    def plan(calls, upstream):
+        return _relevance.plan(calls, upstream, rules, options, batch_normalization == "fold")
+
+    exposed = exposing._expose(model, _first_linear, outputs, inputs, _heads.is_fused, plan)
+    if any(isinstance(layer, Tap) for layer in exposed.layers):
+        _check_functions(exposed)
+    exposed.gradient_rule = "relevance"
+    return exposed
+
+
+def _first_linear(calls):
+    """List what the first linear layer returns."""
+    return [call.outputs[0] for call in calls if _linear.is_linear(call.layer)][:1]
+
+
+# TensorFlow operations whose gradient takes values back to where they are from.
+_MOVING = (
+    *("Cast", "ConcatV2", "Const", "ExpandDims", "GatherV2", "Identity", "IdentityN", "Max"),
+    *("MaxPool", "MaxPool3D", "Pack", "Pad", "PadV2", "Placeholder", "ReadVariableOp", "Reshape"),
+    *("ReverseV2", "Slice", "Split", "SplitV", "Squeeze", "StridedSlice", "Tile", "Transpose"),
+    "Unpack",
+)
+
+
+def _composite(composite):
+    """Return the dict of rules that a composite is."""
+    if isinstance(composite, dict):
+        if set(composite) != set(_PARTS):
+            raise invalid("composite", f"a dict with keys {_PARTS}", repr(composite))
+        for rule in composite.values():
+            one_of("composite", rule, _rules.RULES)
+        return dict(composite)
+    one_of("composite", composite, COMPOSITES)
+    return dict(zip(_PARTS, COMPOSITES[composite], strict=True))
+
+
+def _bound(argument, value):
+    """Return a bound of inputs as an array that broadcasts to them."""
+    try:
+        bound = np.asarray(value, "float32")
+    except (TypeError, ValueError):
+        bound = np.asarray(np.nan)
+    if bound.ndim > 1 or not np.isfinite(bound).all():
+        hint = "It is a bound of the inputs that the model sees, such as -1 and 1."
+        raise invalid(argument, 'a number, or one per channel, for "z_box"', repr(value), hint)
+    return bound
+
+
+def _check_functions(exposed):
+    """Refuse TensorFlow functions, called beside layers, that do more than move values."""
+    signature = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), exposed.input
+    )
+    run = tf.function(functools.partial(exposed, training=False), autograph=False)
+    graph = run.get_concrete_function(signature).graph
+    waiting, seen, left = [t.op for t in graph.outputs[:1]], set(), []
+    while waiting:
+        operation = waiting.pop()
+        if operation.name in seen or not any(t.dtype.is_floating for t in operation.outputs):
+            continue
+        seen.add(operation.name)
+        if _redirecting.MARK not in operation.name and operation.type not in _MOVING:
+            left.append(f"{operation.type} {operation.name!r}")
+        waiting += [tensor.op for tensor in operation.inputs]
+    if left:
+        raise ValueError(
+            "Layer-wise relevance propagation has no rule for these TensorFlow functions, which "
+            f"are called beside layers: {', '.join(sorted(left)[:8])}. Write them as layers."
+        )
