@@ -175,6 +175,8 @@ class Explainer(keras.Model):
         inputs = data["inputs"]
         flat = keras.tree.flatten(inputs)
         flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
+        for i in self.exposed.channels_first:
+            flat[i] = tf.transpose(flat[i], (0, *range(2, flat[i].shape.rank), 1))
         inputs = flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
         indices = "argmax" if "argmax" in data else data.get("indices")
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
@@ -257,11 +259,14 @@ class Explainer(keras.Model):
         else:
             x = _array(x)
         flat = keras.tree.flatten(x)
-        for array, kind in zip(flat, wanted, strict=False):
-            if not tf.TensorShape(array.shape[1:]).is_compatible_with(kind.shape[1:]):
-                one = tuple(array.shape) == tuple(kind.shape[1:])
+        for i, (array, kind) in enumerate(zip(flat, wanted, strict=False)):
+            batch, *shape = kind.shape
+            if i in self.exposed.channels_first:
+                shape = [shape[-1], *shape[:-1]]
+            if not tf.TensorShape(array.shape[1:]).is_compatible_with(shape):
+                one = tuple(array.shape) == tuple(shape)
                 hint = "Add the axis of samples with `x[None]`." if one else ""
-                raise invalid("x", f"shape {tuple(kind.shape)}", tuple(array.shape), hint)
+                raise invalid("x", f"shape {(batch, *shape)}", tuple(array.shape), hint)
         if len(flat) != len(wanted):
             raise invalid("x", f"{len(wanted)} inputs", len(flat))
         return keras.tree.map_structure(_single_precision, x)

@@ -7,6 +7,7 @@ that tell units apart.
 A specimen is a function from `any_size` to a `Specimen`; `@specimen` makes it take part.
 """
 
+import functools
 import inspect
 from typing import NamedTuple
 
@@ -32,11 +33,13 @@ class Specimen(NamedTuple):
         model: `keras.Model` with one unit per pattern.
         x: what it takes, one sample per pattern, which is the strongest there.
         places: integers `(patterns, samples, axes)`, where the patterns of each sample are.
+        sizes: sizes of the maps, those of the positions of the input.
     """
 
     model: keras.Model
     x: object
     places: np.ndarray
+    sizes: tuple
 
 
 def specimen(build):
@@ -60,9 +63,15 @@ def volume(any_size):
     return planted((10, 12, 14), [(3, 8, 9), (7, 3, 4)], any_size)
 
 
-def planted(sizes, places, any_size=False):
+@specimen
+def image_with_channels_first(any_size):
+    last = planted((16, 20), [(4, 13), (11, 6)], any_size, "channels_first")
+    return last._replace(x=np.moveaxis(last.x, -1, 1))
+
+
+def planted(sizes, places, any_size=False, layout="channels_last"):
     """Return a classifier of inputs of some sizes, and inputs with patterns at two places."""
-    model = classifier((None,) * len(sizes) if any_size else sizes, len(sizes))
+    model = classifier((None,) * len(sizes) if any_size else sizes, layout)
     kernel = np.full((3,) * len(sizes), 0.2 / 3 ** len(sizes))
     kernel[(1,) * len(sizes)] = 1.0
     # The third kernel sees both patterns and the noise, and counts for nothing.
@@ -74,18 +83,22 @@ def planted(sizes, places, any_size=False):
     weights = kernel[..., None, None] * mixture, mixing, head
     for name, *values in zip(("detect", "mix", "head"), weights, biases, strict=True):
         model.get_layer(name).set_weights(values)
-    return Specimen(model, patterns(sizes, places), np.repeat(np.array(places)[:, None], 2, 1))
+    every = np.repeat(np.array(places)[:, None], len(places), 1)
+    return Specimen(model, patterns(sizes, places), every, sizes)
 
 
-def classifier(sizes, rank):
+def classifier(sizes, layout="channels_last"):
     """Return a convolutional network with one pooling on the way, and a linear head."""
-    x = inputs = keras.Input((*sizes, 2))
-    convolution, pooling = getattr(layers, f"Conv{rank}D"), getattr(layers, f"MaxPooling{rank}D")
+    shape = (*sizes, 2) if layout == "channels_last" else (2, *sizes)
+    x = inputs = keras.Input(shape)
+    convolution, pooling, average = (
+        functools.partial(getattr(layers, f"{kind}{len(sizes)}D"), data_format=layout)
+        for kind in ("Conv", "MaxPooling", "GlobalAveragePooling")
+    )
     spread = [1 if size == 1 else 3 for size in sizes]
     x = convolution(KERNELS, spread, padding="same", activation="relu", name="detect")(x)
     x = pooling([1 if size == 1 else 2 for size in sizes])(x)
-    x = convolution(KERNELS, 1, activation="relu", name="mix")(x)
-    x = getattr(layers, f"GlobalAveragePooling{rank}D")()(x)
+    x = average()(convolution(KERNELS, 1, activation="relu", name="mix")(x))
     return keras.Model(inputs, layers.Dense(2, activation="sigmoid", name="head")(x))
 
 
@@ -122,29 +135,28 @@ def wrapped(meta, **options):
 @pytest.mark.parametrize("name", SPECIMENS)
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_find_the_pattern_that_decides(method, name):
-    model, x, places = SPECIMENS[name](any_size=False)
+    model, x, places, sizes = SPECIMENS[name](any_size=False)
     samples = np.arange(len(x))
     _, maps = ke.explain(method, model, x)
     for shift in range(len(x)):
         if shift == 0 or "class_sensitivity" in ke.methods.registration(method).axioms:
             units = (samples + shift) % len(x)
             taken = maps[samples, ..., units][..., None]
-            assert_found(taken, places[units, samples], maps.shape[1:-1])
-    assert maps.shape[1:-1] == x.shape[1:-1]
+            assert_found(taken, places[units, samples], sizes)
 
 
 @pytest.mark.parametrize("name", SPECIMENS)
 @pytest.mark.parametrize("meta", ke.methods.meta_names())
 def test_meta_methods_find_the_pattern_that_decides(meta, name):
-    model, x, places = SPECIMENS[name](any_size=True)
+    model, x, places, sizes = SPECIMENS[name](any_size=True)
     samples = np.arange(len(x))
     _, maps = ke.explain(wrapped(meta), model, x, "argmax")
-    assert_found(maps, places[samples, samples], x.shape[1:-1])
+    assert_found(maps, places[samples, samples], sizes)
 
 
 def unit_axis_twins(sizes):
     """Return a model and one of a rank higher that computes the same of inputs of size 1 there."""
-    flat, deep = classifier(sizes, len(sizes)), classifier((1, *sizes), len(sizes) + 1)
+    flat, deep = classifier(sizes), classifier((1, *sizes))
     random = np.random.default_rng(1)
     for one, other in zip(flat.weights, deep.weights, strict=True):
         values = random.uniform(-0.5, 1.0, one.shape)
