@@ -66,6 +66,7 @@ _SEQUENTIAL = (
     keras.layers.ConvLSTM2D,
     keras.layers.ConvLSTM3D,
     keras.layers.TimeDistributed,
+    keras.layers.Bidirectional,
 )
 _POOLED = ("Mean", "Max")
 _PERMUTATIONS = ("Permute", "Transpose", "Moveaxis", "Swapaxes")
@@ -112,7 +113,7 @@ def inputs_with_channels_first(inputs, calls):
     """
     first = set()
     for call in reversed(calls):
-        keeps_axes = type(call.layer).__name__ not in (*_PERMUTATIONS, *_RESHAPED)
+        keeps_axes = _name(call.layer) not in (*_PERMUTATIONS, *_RESHAPED)
         if is_first(call.layer):
             first.update(id(t) for t in call.inputs if len(t.shape) > 2)
         elif keeps_axes and any(id(t) in first for t in call.outputs):
@@ -203,7 +204,7 @@ class Layouts:
         rank = len(tensors[0].shape)
         if rank < 3 or any(len(t.shape) != rank for t in tensors) or kwargs.get("training"):
             return None
-        name = type(twin).__name__
+        name = _name(twin)
         if _is_one_of(twin, _ARRANGED) and twin.data_format == FIRST:
             if _treats_values_alone(getattr(twin, "activation", None)):
                 return _told(twin, data_format=LAST)
@@ -252,6 +253,13 @@ def _is_elementwise(operation, args, kwargs):
     return _is_one_of(operation, _ELEMENTWISE)
 
 
+def _name(operation):
+    """Return the name of an operation of Keras, for which no layer of a user is taken."""
+    own = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute)
+    is_own = not isinstance(operation, keras.Layer) or _is_one_of(operation, own)
+    return type(operation).__name__ if is_own else ""
+
+
 def _is_one_of(operation, kinds):
     """Tell whether a layer is of one of some classes, and runs as that class does."""
     return any(isinstance(operation, k) and type(operation).call is k.call for k in kinds)
@@ -274,7 +282,7 @@ def _flattens(operation, last):
 
 def _keeps_channels(operation, tensors):
     """Tell whether the channels of what an operation returns are still the first axis."""
-    if type(operation).__name__ not in _PERMUTATIONS:
+    if _name(operation) not in _PERMUTATIONS:
         return True
     # Sizes that tell which axis went where.
     probe = keras.KerasTensor(tuple(range(2, 2 + len(tensors[0].shape))))

@@ -68,6 +68,7 @@ def residual(layout):
     y = layers.Multiply()([y, layers.Reshape(_shape(layout, 1, 1, channels=4))(gate)])
     x = ops.relu(layers.Add()([x, y]))
     x = layers.Concatenate(axis=axis)([x, layers.SpatialDropout2D(0.5, data_format=layout)(y)])
+    x = layers.GroupNormalization(2, axis=axis)(x)
     x = layers.DepthwiseConv2D(3, padding="same", data_format=layout)(x)
     x = layers.PReLU(shared_axes=_positions(layout), name="parametric")(x)
     x = layers.GlobalAveragePooling2D(data_format=layout)(x)
@@ -89,6 +90,13 @@ def kept_axes(layout):
     x = inputs = keras.Input(_shape(layout, *SIZES))
     x = layers.GlobalAveragePooling2D(keepdims=True, data_format=layout)(_conv(layout)(x))
     return keras.Model(inputs, layers.Conv2D(3, 1, data_format=layout)(x))
+
+
+@builder
+def flattened(layout):
+    x = inputs = keras.Input(_shape(layout, *SIZES))
+    x = layers.Flatten(data_format=layout)(_conv(layout, activation="relu")(x))
+    return keras.Model(inputs, layers.Dense(3)(x))
 
 
 @builder
@@ -165,10 +173,17 @@ class Block(layers.Layer):
         return self.inner(inputs)
 
 
+class Max(layers.Layer):
+    """A layer with the name of another operation."""
+
+    def call(self, inputs):
+        return ops.maximum(inputs, 0.1)
+
+
 @builder
-def layers_in_layers(layout):
+def layers_of_ones_own(layout):
     x = inputs = keras.Input(_shape(layout, *SIZES))
-    x = layers.GlobalAveragePooling2D(data_format=layout)(Block(layout)(x))
+    x = layers.GlobalAveragePooling2D(data_format=layout)(Max()(Block(layout)(x)))
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
@@ -277,6 +292,19 @@ def test_biases_of_layers_that_are_run_with_channels_first_sum_to_the_logits():
     total = sum(term.sum(axis=tuple(range(1, term.ndim - 1))) for term in terms.values())
     np.testing.assert_allclose(total, logits, rtol=1e-4, atol=1e-5)
     assert len(terms) == 6
+
+
+def test_what_depends_on_the_order_of_axes_sees_that_of_the_model():
+    inputs = keras.Input(_shape(FIRST, *SIZES))
+    x = layers.Flatten(data_format=LAST)(_conv(FIRST, activation="relu", name="conv")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, use_bias=False)(x))
+    for endpoint in (None, "conv", model.get_layer("conv").output):
+        logits, maps = ke.hirescam(
+            model, _first(IMAGES), layer=endpoint, postprocessing=None, resizing=False
+        )
+        assert maps.shape == (2, *SIZES, 3)
+        np.testing.assert_allclose(logits, model.predict(_first(IMAGES), verbose=0), rtol=1e-4)
+        np.testing.assert_allclose(maps.sum((1, 2)), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_an_input_with_channels_last_stays_as_it_is():
