@@ -72,6 +72,11 @@ def symbolic_outputs(model):
     return made
 
 
+def layers_inside(layer):
+    """List the layers that a layer holds, at any depth."""
+    return list(layer._flatten_layers(include_self=False))
+
+
 def call_counts(model):
     """Count the symbolic calls of a model and of all its layers.
 

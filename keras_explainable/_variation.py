@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable._checks import invalid
 
@@ -15,10 +16,10 @@ def area_under_total_variation(maps):
 
     At each level of a Gaussian pyramid the map passes `filters.percentile_normalize`, and its total
     variation is the sum of the differences of neighbours, over the number of positions. The curve
-    is integrated with Simpson's rule, at unit spacing.
+    is integrated with Simpson's rule, at unit spacing. An axis of size 1 is none.
 
     Args:
-        maps: float tensor `(batch, height, width, units)`, of sizes that are known.
+        maps: float tensor `(batch, *positions, units)`, of sizes that are known.
 
     Returns:
         float32 `(batch, units)`; lower for maps with less noise.
@@ -31,25 +32,35 @@ def area_under_total_variation(maps):
           SmoothTaylor for Deep Neural Network Attribution", ICPR 2020. arXiv 2004.10484.
     """
     maps = tf.cast(maps, tf.float32)
-    if maps.shape.rank != 4 or not maps.shape[1:3].is_fully_defined():
-        expected = "maps (batch, height, width, units) of sizes that are known"
+    if maps.shape.rank < 3 or not maps.shape[1:-1].is_fully_defined():
+        expected = "maps (batch, *positions, units) of sizes that are known"
         raise invalid("maps", expected, tuple(maps.shape))
-    curve = [_total_variation(maps)]
-    while True:
-        sizes = [-(-size * 2 // 3) for size in maps.shape[1:3]]
-        if min(sizes) < _SMALLEST:
+    axes = [axis for axis in _axes.spatial(maps.shape.rank) if maps.shape[axis] > 1]
+    curve = [_total_variation(maps, axes)]
+    while axes:
+        sizes = [-(-size * 2 // 3) if size > 1 else 1 for size in maps.shape[1:-1]]
+        if min(sizes[axis - 1] for axis in axes) < _SMALLEST:
             break
-        maps = tf.image.resize(_blur(_blur(maps, 1), 2), sizes)
-        curve.append(_total_variation(maps))
+        for axis in axes:
+            maps = _blur(maps, axis)
+        maps = filters.resize(maps, sizes)
+        curve.append(_total_variation(maps, axes))
     return tf.tensordot(tf.constant(_simpson(len(curve)), tf.float32), tf.stack(curve), 1)
 
 
-def _total_variation(maps):
+def _total_variation(maps, axes):
     maps = filters.percentile_normalize(maps)
-    vertical = tf.abs(maps[:, 1:] - maps[:, :-1])
-    horizontal = tf.abs(maps[:, :, 1:] - maps[:, :, :-1])
-    total = tf.reduce_sum(vertical, (1, 2)) + tf.reduce_sum(horizontal, (1, 2))
-    return total / (maps.shape[1] * maps.shape[2])
+    positions = _axes.spatial(maps.shape.rank)
+    total = tf.zeros_like(tf.reduce_sum(maps, positions))
+    for axis in axes:
+        total += tf.reduce_sum(tf.abs(_difference(maps, axis)), positions)
+    return total / maps.shape[1:-1].num_elements()
+
+
+def _difference(maps, axis):
+    """Subtract each value along an axis from the next one."""
+    size = maps.shape[axis]
+    return tf.gather(maps, range(1, size), axis=axis) - tf.gather(maps, range(size - 1), axis=axis)
 
 
 def _blur(maps, axis):

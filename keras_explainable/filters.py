@@ -187,10 +187,11 @@ def threshold(maps, fraction=0.2):
 def resize(maps, sizes):
     """Resize maps linearly with half-pixel centres, which keeps mass where it belongs.
 
-    The centre of cell `i` of `n` lands at `(i + 0.5) * size / n - 0.5` pixels.
+    The centre of cell `i` of `n` lands at `(i + 0.5) * size / n - 0.5` pixels. Axes are resized one
+    by one, without smoothing maps that become smaller.
 
     Args:
-        maps: float tensor or array `(batch, *positions, units)` with one or two axes of positions.
+        maps: tensor or array `(batch, *positions, units)` with one or more axes of positions.
         sizes: sizes after resizing, one per axis of positions; integers or tensors.
 
     Returns:
@@ -201,16 +202,21 @@ def resize(maps, sizes):
     """
     maps = tf.convert_to_tensor(maps)
     rank = maps.shape.rank - 2
-    if rank not in (1, 2) or len(sizes) != rank:
-        shape = tuple(maps.shape)
-        expected = f"one size per axis of positions of maps {shape}, which are 1-D or 2-D"
+    if rank < 1 or len(sizes) != rank:
+        expected = f"one size per axis of positions of maps {tuple(maps.shape)}"
         hint = "`resizing=False` leaves maps as they are, where the method doesn't resize them."
         raise invalid("resizing", expected, tuple(sizes), hint)
-    if tuple(maps.shape[1:-1]) == tuple(sizes):
-        return maps
+    if all(isinstance(size, int) for size in sizes) and tuple(maps.shape[1:-1]) == tuple(sizes):
+        return tf.cast(maps, tf.float32)
     if rank == 1:
         return tf.image.resize(maps[:, None], (1, sizes[0]))[:, 0]
-    return tf.image.resize(maps, sizes)
+    if rank == 2:
+        return tf.image.resize(maps, sizes)
+    batch, size, *rest = _axes.sizes(maps)
+    # All that is not resized goes with the units, and then with the batch.
+    maps = tf.image.resize(tf.reshape(maps, (batch, 1, size, -1)), (1, sizes[0]))
+    maps = resize(tf.reshape(maps, (-1, *rest)), sizes[1:])
+    return tf.reshape(maps, (batch, *sizes, rest[-1]))
 
 
 FILTERS = {

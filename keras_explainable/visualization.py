@@ -1,4 +1,7 @@
-"""Figures of maps over their images; matplotlib is only imported when one is drawn."""
+"""Figures of maps over their images; matplotlib is only imported when one is drawn.
+
+Images are drawn, with maps of two axes; of a volume or a video, a slice of both is passed.
+"""
 
 from typing import NamedTuple
 
@@ -9,6 +12,7 @@ from keras_explainable._checks import invalid
 SEQUENTIAL = "inferno"
 DIVERGING = "coolwarm"
 LAYOUTS = ("rows", "columns")
+_SLICE = "Of a batch, a volume or a video, pass a slice of the image and of its map."
 
 _TEXT_COLOR = "0.15"
 _FONT_SIZE, _SMALLEST_FONT_SIZE = 10, 7
@@ -221,7 +225,8 @@ def _displayable(image):
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
-        raise invalid("image", "an array of shape (H, W), (H, W, 1) or (H, W, 3)", image.shape)
+        expected = "an array of shape (H, W), (H, W, 1) or (H, W, 3)"
+        raise invalid("image", expected, image.shape, _SLICE if image.ndim > 3 else "")
     if not np.isfinite(image).all():
         raise invalid("image", "finite values", "NaN or infinity among its values")
     if image.dtype.kind in "iu":
@@ -242,7 +247,8 @@ def _finite_map(argument, map):
     """Return a map as floats."""
     map = np.asarray(map, float)
     if map.ndim != 2 or not map.size:
-        raise invalid(argument, "a map of shape (height, width)", f"an array of shape {map.shape}")
+        expected, hint = "a map of shape (height, width)", _SLICE if map.ndim > 2 else ""
+        raise invalid(argument, expected, f"an array of shape {map.shape}", hint)
     if not np.isfinite(map).all():
         raise invalid(argument, "finite values", "NaN or infinity among its values")
     return map

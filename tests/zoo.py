@@ -320,6 +320,15 @@ def any_size():
     return Specimen(_weigh(keras.Model(inputs, x)))
 
 
+def channels_first():
+    """Return a model of which `inspection.expose` makes one with channels last."""
+    x = inputs = keras.Input((3, SIZE, SIZE))
+    x = layers.ReLU(name="relu")(_convolution(data_format="channels_first")(x))
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    model = keras.Model(inputs, layers.Dense(UNITS, activation="softmax")(x))
+    return Specimen(_weigh(model), np.ascontiguousarray(np.moveaxis(IMAGES, -1, 1)))
+
+
 def _mixed(dtype):
     def build():
         x = inputs = keras.Input((SIZE, SIZE, 3))

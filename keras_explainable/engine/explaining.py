@@ -33,7 +33,8 @@ class Explainer(keras.Model):
         postprocessing: filter of the maps: its name, a function from maps to maps, `None` for raw
             maps, or "auto" for the default of the method.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
-            activations; a size `(height, width)`, or one integer for both, is another choice.
+            activations; sizes such as `(height, width)`, or one integer for all axes, are another
+            choice.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
@@ -119,8 +120,8 @@ class Explainer(keras.Model):
 
         Returns:
             logits: float32 array `(samples, n)`, before any activation.
-            maps: float32 array `(samples, height, width, n)`, or a list or dict of them for a
-                gradient method on several inputs.
+            maps: float32 array `(samples, *positions, n)`, such as `(samples, height, width, n)`,
+                or a list or dict of them for a gradient method on several inputs.
 
         Raises:
             ValueError: if `x` doesn't fit the model, `y` doesn't fit `x` or is out of range, or
@@ -174,6 +175,8 @@ class Explainer(keras.Model):
         inputs = data["inputs"]
         flat = keras.tree.flatten(inputs)
         flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
+        for i in self.exposed.channels_first:
+            flat[i] = tf.transpose(flat[i], (0, *range(2, flat[i].shape.rank), 1))
         inputs = flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
         indices = "argmax" if "argmax" in data else data.get("indices")
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
@@ -211,9 +214,13 @@ class Explainer(keras.Model):
             raise invalid("postprocessing", expected, f"maps {tuple(maps.shape)}")
         if self.sizes is False or (self.sizes is True and shown.shape.rank != maps.shape.rank):
             return maps
-        if self.sizes is not True:
+        if self.sizes is True:
+            return filters.resize(maps, _axes.sizes(shown)[1:-1])
+        if not isinstance(self.sizes, int):
             return filters.resize(maps, self.sizes)
-        return filters.resize(maps, _axes.sizes(shown)[1:-1])
+        # Channels that were kept, which come after the positions, are no axis to resize.
+        kept = maps.shape.rank == shown.shape.rank + 1 > 3
+        return filters.resize(maps, (self.sizes,) * (maps.shape.rank - 2 - kept))
 
     def _arrays(self, x, y, options):
         """Check arrays and bring them into the form of a batch."""
@@ -252,11 +259,14 @@ class Explainer(keras.Model):
         else:
             x = _array(x)
         flat = keras.tree.flatten(x)
-        for array, kind in zip(flat, wanted, strict=False):
-            if not tf.TensorShape(array.shape[1:]).is_compatible_with(kind.shape[1:]):
-                one = tuple(array.shape) == tuple(kind.shape[1:])
+        for i, (array, kind) in enumerate(zip(flat, wanted, strict=False)):
+            batch, *shape = kind.shape
+            if i in self.exposed.channels_first:
+                shape = [shape[-1], *shape[:-1]]
+            if not tf.TensorShape(array.shape[1:]).is_compatible_with(shape):
+                one = tuple(array.shape) == tuple(shape)
                 hint = "Add the axis of samples with `x[None]`." if one else ""
-                raise invalid("x", f"shape {tuple(kind.shape)}", tuple(array.shape), hint)
+                raise invalid("x", f"shape {(batch, *shape)}", tuple(array.shape), hint)
         if len(flat) != len(wanted):
             raise invalid("x", f"{len(wanted)} inputs", len(flat))
         return keras.tree.map_structure(_single_precision, x)
@@ -407,15 +417,17 @@ def explain(
             `None` for raw maps, or "auto" for the default of the method. Keep a function in a
             variable: a new `lambda` in every call is compiled in every call.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
-            activations; a size `(height, width)`, or one integer for both, is another choice.
+            activations; sizes such as `(height, width)`, or one integer for all axes, are another
+            choice.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         **options: keyword arguments of the method.
 
     Returns:
         logits: float32 array `(samples, n)`, before any activation.
-        maps: float32 array `(samples, height, width, n)`, or a list or dict of them for a gradient
-            method on several inputs, or where an option of the method asks for more.
+        maps: float32 array `(samples, *positions, n)`, such as `(samples, height, width, n)`, or a
+            list or dict of them for a gradient method on several inputs, or where an option of the
+            method asks for more.
 
     Raises:
         ValueError: if `x` doesn't fit the model, `y` is out of range, an endpoint doesn't exist, or
@@ -631,18 +643,18 @@ def _check_options(registration, options):
 
 
 def _sizes(resizing):
-    """Return `True`, `False`, or a tuple of sizes."""
+    """Return `True`, `False`, an integer for all axes, or a tuple of sizes."""
     if isinstance(resizing, bool):
         return resizing
     if resizing is None:
         return False
-    sizes = (resizing, resizing) if _is_integer(resizing) else resizing
+    sizes = (resizing,) if _is_integer(resizing) else resizing
     valid = isinstance(sizes, list | tuple) and len(sizes) > 0
     if not valid or not all(_is_integer(size) and size > 0 for size in sizes):
         raise invalid(
             "resizing", "a boolean, a positive integer or a tuple of them", repr(resizing)
         )
-    return tuple(int(size) for size in sizes)
+    return int(resizing) if _is_integer(resizing) else tuple(int(size) for size in sizes)
 
 
 def _is_integer(value):

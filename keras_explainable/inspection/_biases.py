@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _layouts
 
 _AFFINE = (
     keras.layers.Dense,
@@ -122,7 +123,8 @@ def _normalization_offset(layer, rank):
 
 def _at_zero(call):
     """Return what a call makes of zeros."""
-    tensor = call.inputs[0]
+    tensor = next(a for a in keras.tree.flatten(call.args) if hasattr(a, "shape"))
     zero = tf.zeros([size or 1 for size in tensor.shape], tensor.dtype)
     args = keras.tree.map_structure(lambda a: zero if a is tensor else a, call.args)
-    return tf.cast(call.layer(*args, **call.kwargs), tf.float32)
+    offset = tf.cast(call.layer(*args, **call.kwargs), tf.float32)
+    return _layouts.to_last(offset) if call.is_first else offset

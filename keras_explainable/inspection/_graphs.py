@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable.inspection import _layouts
 
 
 class Call(NamedTuple):
@@ -22,6 +23,8 @@ class Call(NamedTuple):
         outputs: tensors that came out, a flat list.
         args: positional arguments of the call.
         kwargs: keyword arguments of the call.
+        is_first: whether what is called takes channels first, of which `inputs` and `outputs` are
+            the counterparts with channels last.
     """
 
     path: str
@@ -30,6 +33,7 @@ class Call(NamedTuple):
     outputs: list
     args: tuple = ()
     kwargs: dict = {}  # noqa: RUF012
+    is_first: bool = False
 
 
 class Unreachable(Exception):  # noqa: N818
@@ -136,10 +140,18 @@ class Calls:
 class Graph(Calls):
     """A model opened into twins of its layers, each called once on new symbolic inputs.
 
+    All tensors have their channels last, also those that the model has with channels first.
+
     Args:
         model: `keras.Model`, built.
         inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
         split: function that tells which layers are opened into a linear one and their activation.
+
+    Attributes:
+        inputs: symbolic inputs, in the structure that the model takes.
+        outputs: symbolic outputs, in the structure that it returns.
+        channels_first: indices, among the flat inputs, of those that the model takes with channels
+            first.
 
     Raises:
         Unreachable: if it is, or holds, a subclassed model whose `call` fails on symbolic tensors.
@@ -150,6 +162,8 @@ class Graph(Calls):
         self._split = split or (lambda _: False)
         self._names = {}
         self._made = {}
+        self._layouts = _layouts.Layouts()
+        self.channels_first = ()
         self.inputs = placeholders(model, inputs)
         counts = _compat.call_counts(model)
         try:
@@ -158,6 +172,11 @@ class Graph(Calls):
             called = _compat.undo_calls(counts)
         if called:
             raise Unreachable from RuntimeError(f"layers held elsewhere are called: {called}")
+        if any(_layouts.is_first(call.layer) for call in self.calls):
+            inputs, outputs = keras.tree.flatten(self.inputs), keras.tree.flatten(self.outputs)
+            calls = self.ancestry(outputs)
+            self.channels_first = _layouts.inputs_with_channels_first(inputs, calls)
+            self._arrange()
 
     def endpoint(self, endpoint, argument="arguments"):
         """Find the symbolic tensor that an endpoint names."""
@@ -173,11 +192,50 @@ class Graph(Calls):
         def note(operation, *args, **kwargs):
             inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
             outputs = keras.tree.flatten(operation.output)
-            calls.append(Call(operation.name, operation, inputs, outputs, args, kwargs))
+            if not any(self._layouts.is_moved(t) for t in outputs):
+                taken, made = ([self._layouts.last(t) for t in ts] for ts in (inputs, outputs))
+                is_first = any(t is not last for t, last in zip(inputs, taken, strict=True))
+                call = Call(operation.name, operation, taken, made, args, kwargs, is_first)
+                calls.append(call)
             return operation.output
 
         _compat.run_graph(keras.Model(self.inputs, tensor), self.inputs, note)
         return calls
+
+    def _arrange(self):
+        """Open the graph once more, into one that has the channels of all tensors last."""
+        old = keras.tree.flatten(self.inputs)
+        new = [
+            _layouts.placeholder(t) if i in self.channels_first else t for i, t in enumerate(old)
+        ]
+        given = [
+            self._layouts.native(t) if i in self.channels_first else t for i, t in enumerate(new)
+        ]
+        found = {id(t): tensor for t, tensor in zip(old, given, strict=True)}
+        paths = self.paths()
+
+        def run(operation, *args, **kwargs):
+            made = keras.tree.flatten(operation.output)
+            twin = _compat.twin(operation, operation.name)
+            path = paths.get(id(made[0]), operation.name)
+            outputs = self._layouts.run(twin, path, args, kwargs)
+            found.update(zip(map(id, made), keras.tree.flatten(outputs), strict=True))
+            return outputs
+
+        def last(tensor):
+            return self._layouts.last(found.get(id(tensor), tensor))
+
+        graph = keras.Model(old, keras.tree.flatten(self.outputs))
+        _compat.run_graph(graph, given, run)
+        self.inputs = keras.tree.pack_sequence_as(self.inputs, new)
+        self.outputs = keras.tree.map_structure(last, self.outputs)
+        self.calls = [
+            c._replace(inputs=[*map(last, c.inputs)], outputs=[*map(last, c.outputs)])
+            for c in self.calls
+        ]
+        self._made = {key: [*map(last, tensors)] for key, tensors in self._made.items()}
+        linear = self._linear_paths.items()
+        self._linear_paths = {id(self._layouts.last(found[i])): p for i, p in linear if i in found}
 
     def _open(self, model, args, kwargs, path):
         training = kwargs.get("training")
@@ -204,11 +262,6 @@ class Graph(Calls):
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
-        if getattr(operation, "data_format", None) == "channels_first":
-            raise ValueError(
-                f"The layer {path!r} has its channels first, which is not supported. Build the "
-                'model with `data_format="channels_last"`.'
-            )
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
         elif self._split(operation):

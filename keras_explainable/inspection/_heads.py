@@ -6,6 +6,7 @@ import keras
 
 from keras_explainable import _axes
 from keras_explainable import _compat
+from keras_explainable.inspection import _layouts
 from keras_explainable.inspection._graphs import is_spatial
 
 _POOLINGS = (
@@ -130,6 +131,7 @@ def without_activation(tensor, producers):
         logits, activation = without_activation(call.inputs[0], producers)
         if activation is not None:
             twin = _compat.twin(call.layer, call.layer.name)
+            logits = _layouts.to_first(logits) if call.is_first else logits
             return twin(logits, *call.args[1:], **call.kwargs), activation
     return tensor, None
 

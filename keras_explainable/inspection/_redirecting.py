@@ -122,17 +122,17 @@ def redirected_graph(inputs, output, calls, rules):
     Returns:
         dict from the id of each tensor that the calls make to the new one in its place.
     """
-    steps = iter(zip(calls, rules, strict=True))
+    chosen = {id(call.layer): rule for call, rule in zip(calls, rules, strict=True)}
     made = {}
 
     def call(operation, *args, **kwargs):
-        planned, rule = next(steps)
+        rule, old = chosen.get(id(operation)), keras.tree.flatten(operation.output)
         if rule is None:
             outputs = operation(*args, **kwargs)
         else:
             taken = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
-            outputs = Redirected(operation, rule, args, kwargs, planned.outputs[0])(taken)
-        made.update(zip(map(id, planned.outputs), keras.tree.flatten(outputs), strict=True))
+            outputs = Redirected(operation, rule, args, kwargs, old[0])(taken)
+        made.update(zip(map(id, old), keras.tree.flatten(outputs), strict=True))
         return outputs
 
     _compat.run_graph(keras.Model(inputs, output), inputs, call)

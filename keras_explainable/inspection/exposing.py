@@ -11,6 +11,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _layouts
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
 from keras_explainable.inspection._graphs import is_spatial
@@ -34,6 +35,8 @@ class Exposed(keras.Model):
             activations are the logits.
         input_index: index, among the flattened inputs, of the input that the activations show.
         input_indices: the same for each of the activations.
+        channels_first: indices, among the flattened inputs, of those that the original model takes
+            with channels first, and this one with channels last.
         offsets: dict from the path of each biased layer to a function that reads what it adds to
             its input, in the order of the activations; empty but for `expose_biases`.
         gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
@@ -46,6 +49,7 @@ class Exposed(keras.Model):
     head_error = "the model exposes no activations"
     input_index = 0
     input_indices = ()
+    channels_first = ()
     offsets = {}  # noqa: RUF012
     gradient_rule = None
     guide = None
@@ -74,7 +78,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     Nested models are opened at any depth, and layers share their weights with the model given,
     which is left exactly as found. The **logits** are pre-activation scores: a softmax, sigmoid or
     other activation at the end of the model, as a layer or within the last Dense or convolution, is
-    left out. An **endpoint** is one of
+    left out. A model with channels first gets one that takes and returns tensors with channels
+    last. An **endpoint** is one of
 
     - a layer's name or its path through nested models, `"post_relu"` or `"resnet50v2/post_relu"`;
     - an index into `model.layers`, a layer, or a `KerasTensor` of the model;
@@ -233,6 +238,7 @@ def _expose(model, choice, outputs, inputs, split=None, rules=None):
     logits, *activations = (made.get(id(t), t) for t in [tensor, *endpoints])
     exposed = Exposed(graph.inputs, [_flat(logits), *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
+    exposed.channels_first = graph.channels_first
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
     if choice is _biases.outputs_of_biased:
         exposed.offsets = _biases.offsets(calls, graph.paths())
@@ -254,6 +260,7 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
             f"subclassed model in it failed on symbolic tensors ({_first_line(cause)}), and on "
             f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
         ) from error
+    _layouts.refuse(tap.opened.calls, model.name)
     activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
     calls = tap.ancestry(logits)
     endpoints = [

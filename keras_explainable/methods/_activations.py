@@ -179,5 +179,5 @@ def mean_over_positions(tensor):
 def einsum(equation, maps, other):
     """Contract maps, whose positions `...` stands for, with other values."""
     # A letter per axis in place of the ellipsis makes the derivative a third cheaper.
-    letters = "hwd"[: maps.shape.rank - 2]
+    letters = "hwdefg"[: maps.shape.rank - 2]
     return tf.einsum(equation.replace("...", letters), maps, other)

@@ -49,12 +49,13 @@ def _close(actual, desired, tolerance):
         np.testing.assert_allclose(actual, desired, atol=tolerance * scale, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [*zoo.KINDS, "loaded"])
+@pytest.mark.parametrize("kind", [*zoo.KINDS, "loaded", "channels_first"])
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
     method, kind, tmp_path
 ):
-    specimen = zoo.loaded(tmp_path) if kind == "loaded" else zoo.KINDS[kind]()
+    others = {"loaded": lambda: zoo.loaded(tmp_path), "channels_first": zoo.channels_first}
+    specimen = (zoo.KINDS | others)[kind]()
     if _reads_head(method) and not specimen.linear_head:
         with pytest.raises(ValueError, match=r"one linear layer away.*Use `gradcam`"):
             _explain(method, specimen)

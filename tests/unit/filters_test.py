@@ -87,12 +87,72 @@ def test_the_share_of_the_maximum_that_is_kept_is_chosen():
     assert filters.threshold(maps, 0).numpy().ravel().tolist() == [1, 2, 3, 4, 0]
 
 
-def test_signals_are_resized_like_images_of_one_row():
-    maps = tf.constant(MAPS[:, 0], tf.float32)
-    resized = filters.resize(maps, (8,))
-    np.testing.assert_allclose(resized, tf.image.resize(maps[:, None], (1, 8))[:, 0])
+def _linear(size, target):
+    """Return the matrix `(target, size)` that resizes one axis, a row of weights per new cell."""
+    matrix = np.zeros((target, size))
+    for i in range(target):
+        place = np.clip((i + 0.5) * size / target - 0.5, 0, size - 1)
+        below = min(int(place), size - 2) if size > 1 else 0
+        matrix[i, below] += 1 - (place - below)
+        matrix[i, min(below + 1, size - 1)] += place - below
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ((5,), (13,)),
+        ((13,), (5,)),
+        ((3, 4), (7, 6)),
+        ((2, 3, 4), (5, 9, 6)),
+        ((7, 6, 5), (3, 4, 2)),
+        ((4, 7, 1), (9, 3, 1)),
+        ((1, 5, 3), (3, 5, 3)),
+        ((2, 3, 2, 3), (4, 3, 1, 5)),
+    ],
+)
+def test_each_axis_is_resized_linearly_with_half_pixel_centres(old, new):
+    maps = np.random.default_rng(0).normal(size=(2, *old, 3)).astype("float32")
+    expected = maps.astype("float64")
+    for axis, (size, target) in enumerate(zip(old, new, strict=True), start=1):
+        resized = np.tensordot(_linear(size, target), expected, axes=(1, axis))
+        expected = np.moveaxis(resized, 0, axis)
+    np.testing.assert_allclose(filters.resize(maps, new), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("new", [(5, 9, 6), (3, 3, 8)])
+def test_volumes_are_enlarged_as_scipy_does_it_on_a_grid_of_cells(new):
+    scipy = pytest.importorskip("scipy.ndimage")
+    volume = np.random.default_rng(0).normal(size=(3, 3, 4))
+    factors = [target / size for target, size in zip(new, volume.shape, strict=True)]
+    expected = scipy.zoom(volume, factors, order=1, mode="nearest", grid_mode=True)
+    resized = filters.resize(volume[None, ..., None].astype("float32"), new)
+    np.testing.assert_allclose(resized[0, ..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_volumes_of_sizes_known_when_they_come_are_resized(jit_compile):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 4, 2, 3)).astype("float32")
+
+    def resize(maps, like):
+        return filters.resize(maps, [tf.shape(like)[axis] for axis in (1, 2, 3)])
+
+    signature = [tf.TensorSpec((None, None, None, None, None))] * 2
+    compiled = tf.function(resize, signature, jit_compile=jit_compile)
+    expected = filters.resize(maps, (6, 3, 5))
+    np.testing.assert_allclose(compiled(maps, np.zeros((1, 6, 3, 5, 1))), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int32"])
+def test_resized_maps_are_float32(dtype, rank):
+    maps = tf.cast(tf.reshape(tf.range(2**rank), (1, *[2] * rank, 1)), dtype)
+    for size in (2, 3):
+        assert filters.resize(maps, (size,) * rank).dtype == tf.float32
 
 
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"`resizing`.*\(1, 2, 2, 2\).*Received: \(8,\)"):
         filters.resize(tf.constant(MAPS), (8,))
+    with pytest.raises(ValueError, match=r"`resizing`.*\(2, 3\).*Received: \(\)"):
+        filters.resize(tf.zeros((2, 3)), ())

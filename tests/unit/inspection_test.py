@@ -363,14 +363,6 @@ def test_layers_with_bias_are_those_that_add_one():
     assert list(inspection.layers_with_bias(model)) == ["normalization", "biased", "head"]
 
 
-def test_layers_with_channels_first_are_refused():
-    x = inputs = keras.Input((3, 6, 6))
-    x = layers.Conv2D(4, 3, data_format="channels_first", name="first")(x)
-    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match=r"'first' has its channels first.*channels_last"):
-        inspection.expose(model)
-
-
 @pytest.mark.parametrize(
     "kind",
     ["subclassed_with_tensorflow", "backbone_with_tensorflow", "nested_backbone_with_tensorflow"],

@@ -253,6 +253,8 @@ def test_arguments_are_left_as_they_were():
         ({"opacity": 0}, "`opacity`.*Received: 0"),
         ({"opacity": 1.5}, "`opacity`.*Received: 1.5"),
         ({"limits": (1, 0)}, r"`limits`.*Received: \(1, 0\)"),
+        ({"image": np.zeros((4, 5, 6, 3))}, r"`image`.*\(4, 5, 6, 3\).*a volume.*pass a slice"),
+        ({"map": np.zeros((4, 5, 6))}, r"`map`.*\(4, 5, 6\).*a volume.*pass a slice"),
         ({"colormap": "jett"}, "`colormap`.*Received: 'jett'"),
     ],
 )

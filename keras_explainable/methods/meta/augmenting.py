@@ -31,17 +31,18 @@ def tta(
               \mathrm{up} \, f^{-1} \big( m(f(\mathrm{scale}_s(x))) \big)^+
 
     with :math:`m` the map of the method, :math:`F` the identity and the reflection of the last axis
-    of positions, and :math:`\mathrm{up}` the resizing to the input. A model whose input has a fixed
-    size can't take another: only the mirror image is explained beside the image then, with a
-    warning. Inputs without positions stay as they are. The units that "argmax" stands for are those
-    of the inputs as they are, and so are the logits. Cost: that of the method for every scale, on
-    images of that size, twice with mirror images; one forward pass more for "argmax", or where 1 is
-    not among the scales.
+    of positions (the width of images, volumes and video, the time of signals), and
+    :math:`\mathrm{up}` the resizing to the input. Scales apply to every axis of positions. A model
+    whose input has a fixed size can't take another: only the mirror image is explained beside the
+    image then, with a warning. Inputs without positions stay as they are. The units that "argmax"
+    stands for are those of the inputs as they are, and so are the logits. Cost: that of the method
+    for every scale, on images of that size, twice with mirror images; one forward pass more for
+    "argmax", or where 1 is not among the scales.
 
     Args:
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`,
             such as what a meta method returns.
-        scales: factors of the height and width, positive numbers. Defaults to (0.5, 1, 1.5, 2).
+        scales: factors of all sizes, positive numbers. Defaults to (0.5, 1, 1.5, 2).
         flip: explain the mirror images too. Defaults to True.
         rectify: drop the negative part of each map before it is added to others. Defaults to True.
         normalize: divide each map by its largest magnitude before it is added, so that all passes
@@ -121,10 +122,11 @@ def _possible(scales, model):
     fixed = {tuple(x.shape[1:-1]) for x in model.inputs if len(x.shape) > 2 and any(x.shape[1:-1])}
     if not fixed or set(scales) == {1}:
         return scales
-    size = sorted(fixed)[0]
+    size = sorted(fixed, key=str)[0]
+    free = ", ".join("None" for _ in size)
     warnings.warn(
         f"The input of the model has a fixed size {size}, so it is explained at scale 1, not at "
-        f"{scales}. Build the model for inputs of any size, (None, None, channels), for others.",
+        f"{scales}. Build the model for inputs of any size, ({free}, channels), for others.",
         stacklevel=2,
     )
     return (1.0,)
@@ -144,7 +146,7 @@ def _scaled(size, scale):
 
 
 def _mirror(tensor):
-    """Reflect the last axis of positions, the width of images."""
+    """Reflect the last axis of positions."""
     return tf.reverse(tensor, [tensor.shape.rank - 2]) if _is_image(tensor) else tensor
 
 

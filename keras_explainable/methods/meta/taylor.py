@@ -47,7 +47,7 @@ def smooth_taylor(
         num_samples: R, the number of roots. Defaults to 150.
         stddev: standard deviation of the noise, in the units of the input, or "adaptive". Defaults
             to 0.5, for inputs of a standard deviation near 1.
-        objective: function from maps `(batch, height, width, n)` to `(batch, n)` that the adaptive
+        objective: function from maps `(batch, *positions, n)` to `(batch, n)` that the adaptive
             search makes small, for each unit by itself. Defaults to the area under the total
             variation curve of the maps (AUTVC).
         root: one root for all, in place of random ones: a number, or an array that broadcasts to

@@ -271,6 +271,40 @@ def test_resizing_gives_the_size_asked_for(resizing, shape):
         np.testing.assert_allclose(maps, tf.image.resize(small, shape), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "resizing", "sizes"),
+    [
+        ((8,), True, (8,)),
+        ((8,), (20,), (20,)),
+        ((8,), 5, (5,)),
+        ((4, 6, 8), True, (4, 6, 8)),
+        ((4, 6, 8), False, (2, 3, 4)),
+        ((4, 6, 8), (3, 12, 5), (3, 12, 5)),
+        ((4, 6, 8), 7, (7, 7, 7)),
+    ],
+)
+def test_signals_and_volumes_are_resized(shape, resizing, sizes):
+    x = inputs = keras.Input((*shape, 2))
+    rank = len(shape)
+    x = getattr(keras.layers, f"Conv{rank}D")(3, 2, strides=2, activation="relu")(x)
+    x = getattr(keras.layers, f"GlobalAveragePooling{rank}D")()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    data = np.random.default_rng(0).normal(size=(2, *shape, 2)).astype("float32")
+    _, small = ke.gradcam(model, data, resizing=False)
+    _, maps = ke.gradcam(model, data, resizing=resizing)
+    assert maps.shape == (2, *sizes, 3)
+    expected = small if resizing is False else ke.filters.resize(small, sizes)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    _, maps = ke.gradients(model, data, resizing=sizes)
+    assert maps.shape == (2, *sizes, 3)
+
+
+def test_channels_that_are_kept_are_not_resized():
+    model = zoo.functional().model
+    with pytest.raises(ValueError, match=r"`resizing`.*6, 6, 3, 5.*Received: \(8, 8\)"):
+        ke.gradients(model, zoo.IMAGES, resizing=8, reduction=None)
+
+
 @pytest.mark.parametrize("size", [(6, 6), (9, 12)])
 def test_images_of_any_size_are_explained_by_one_explainer(size):
     explainer = ke.Explainer("gradcam", zoo.any_size().model)

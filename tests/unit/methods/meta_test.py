@@ -295,6 +295,36 @@ def test_total_variation_of_a_step_is_known_by_hand():
     np.testing.assert_allclose(area_under_total_variation(maps), [[40 / 1600]], rtol=1e-6)
 
 
+def test_total_variation_of_a_step_is_known_in_any_number_of_axes():
+    # Of the 40 neighbours of each row of a volume, one differs; a signal has one row.
+    for sizes in ((40,), (1, 40), (4, 6, 40)):
+        maps = np.zeros((1, *sizes, 2), "float32")
+        maps[..., 20:, 1] = -3.0
+        np.testing.assert_allclose(area_under_total_variation(maps), [[0, 1 / 40]], rtol=1e-6)
+
+
+def test_total_variation_of_a_signal_is_that_of_an_image_of_one_row():
+    signal = np.random.default_rng(0).normal(size=(2, 100, 3)).astype("float32")
+    found = area_under_total_variation(signal).numpy()
+    np.testing.assert_allclose(found, area_under_total_variation(signal[:, None]), rtol=1e-5)
+    assert (found > 1.5 * area_under_total_variation(signal[:, :40]).numpy()).all()  # Three levels.
+
+
+@pytest.mark.parametrize("sizes", [(40,), (6, 5, 4)])
+def test_the_adaptive_search_runs_on_inputs_of_any_rank(sizes):
+    rank = len(sizes)
+    x = inputs = keras.Input((*sizes, 2))
+    x = getattr(layers, f"Conv{rank}D")(3, 3, activation="relu")(x)
+    x = getattr(layers, f"GlobalAveragePooling{rank}D")()(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    data = np.random.default_rng(0).normal(size=(2, *sizes, 2)).astype("float32")
+    method = ke.methods.smooth_taylor(num_samples=3, stddev="adaptive")
+    maps = _explain(method, model, data)
+    assert maps.shape == (2, *sizes, 2)
+    assert np.isfinite(maps).all()
+    assert np.abs(maps).max() > 0
+
+
 @pytest.mark.parametrize("size", [64, 96, 100, 150])
 def test_total_variation_over_scales_is_that_of_scipy(size):
     """The levels are 2, 3, 4 and 5, so that every form of Simpson's rule is met."""
@@ -348,6 +378,23 @@ def test_augmented_maps_are_those_of_every_pass(flip, rectify, normalize, reduct
     options["normalize"] = normalize
     maps = _explain(ke.methods.tta("gradcam", **options), model)
     np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_volumes_are_scaled_along_every_axis_and_mirrored_along_the_last():
+    inputs = keras.Input((None, None, None, 2))
+    x = layers.Conv3D(3, 2, padding="same", activation="relu")(inputs)
+    x = layers.Dense(2)(layers.GlobalAveragePooling3D()(x))
+    model = keras.Model(inputs, x)
+    volumes = np.random.default_rng(0).normal(size=(2, 4, 5, 6, 2)).astype("float32")
+    expected = []
+    for sizes in ((4, 5, 6), (8, 10, 12)):
+        scaled = ke.filters.resize(volumes, sizes).numpy()
+        for mirror in (1, -1):
+            maps = _explain("gradcam", model, scaled[..., ::mirror, :].copy())[..., ::mirror, :]
+            expected.append(ke.filters.resize(np.maximum(maps, 0), (4, 5, 6)))
+    expected = np.mean(expected, axis=0)
+    maps = _explain(ke.methods.tta("gradcam", scales=(1, 2)), model, volumes)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max())
 
 
 def test_defaults_are_those_of_the_authors():
