@@ -18,13 +18,14 @@ def choose(model, chosen, layer, position, objective, output, start):
         position: of channels: "mean", "center" or a tuple.
         objective: function of the outputs.
         output: which output units are of.
-        start: what the model takes, from which the shapes of some subclassed models are known.
+        start: what the model takes, which tells its shapes where a subclassed model doesn't.
 
     Returns:
         exposed: `inspection.Exposed` model to be run.
         measure: function from its outputs and the units or channels, `(n,)`, to values `(n,)`.
     """
-    inputs = None if _compat.is_functional(model) or _is_partial(start) else start
+    given = all(array is not None for array in keras.tree.flatten(start))
+    inputs = start if given and _is_of_unknown_shape(model) else None
     if chosen in ("channels", "layer"):
         exposed = _expose(model, (), _named(layer), inputs, "layer")
         if chosen == "layer":
@@ -59,8 +60,10 @@ def _named(layer):
     return layer if isinstance(layer, dict | keras.KerasTensor) else {"layer": layer}
 
 
-def _is_partial(start):
-    return any(array is None for array in keras.tree.flatten(start)) or start is None
+def _is_of_unknown_shape(model):
+    """Tell whether only inputs can say of what shapes they are."""
+    known = _compat.is_functional(model) or (model.get_build_config() or {}).get("input_shape")
+    return not known
 
 
 def _activated(exposed, outputs):

@@ -95,7 +95,8 @@ def maximize_activation(
         size: number of positions along every axis, or a tuple of them, for a model of any size.
         start: image to start from, `(*sizes, channels)`, or one per image; in the middle of
             `value_range` by default. For a model with several inputs, a list or dict of what it
-            takes, in which the input that is optimised may be `None`; the others are held.
+            takes, in which the input that is optimised may be `None`; the others are held. Needed,
+            with the axis of images, for a subclassed model whose input shape Keras doesn't know.
         parametrization: "fourier" optimises the spectrum of an image, its amplitudes in inverse
             proportion to the frequency; "pixel" the image itself.
         num_steps: number of steps. Defaults to 256.
