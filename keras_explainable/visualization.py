@@ -1,4 +1,4 @@
-"""Figures of maps over their images, and of images alone; matplotlib is only imported when one is drawn."""
+"""Figures of images and of maps over them; matplotlib is only imported when one is drawn."""
 
 from typing import NamedTuple
 
