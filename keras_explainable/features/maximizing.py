@@ -111,8 +111,8 @@ def maximize_activation(
             neighbours. As the norm, it is that of the image scaled from `value_range` to [-1, 1].
         l2_weight: weight of the squared norm.
         mixing: array `(channels, channels)`, whose rows are the directions in which channels vary
-            together, such as `np.linalg.cholesky(covariance).T` of the pixels of photographs;
-            only ratios count. By default channels vary by themselves.
+            together, such as the principal components of the pixels of photographs, each times its
+            standard deviation; only ratios count. By default channels vary by themselves.
         seed: integer that noise and jitter follow from, or one per image.
         batch_size: most images that are optimised side by side. Defaults to 8.
         verbose: 0 for silence, 1 or "auto" for a progress bar, 2 for a line at the end.
