@@ -10,8 +10,10 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
 
-# Adam, as in its paper.
-_DECAYS, _EPSILON = (0.9, 0.999), 1e-8
+# Adam, as in its paper, but that steps shall not shrink where gradients are small throughout.
+_DECAYS, _EPSILON = (0.9, 0.999), 1e-12
+# Gradients of a mean over many positions would be rounded to zero in half precision.
+_LOSS_SCALE = 1024.0
 # Positions along an axis for each position of jitter, and the most of them.
 _PER_JITTER, _MOST_JITTER = 16, 8
 
@@ -134,11 +136,12 @@ class Ascent:
             images = self._parametrization.images(scaled)
             images = images if shifts is None else roll(images, shifts)
             activations = self._measure(images, held, targets)
-            height = activations - self._penalty(scaled)
+            height = _LOSS_SCALE * (activations - self._penalty(scaled))
         gradient = tape.gradient(height, state.parameters)
         if gradient is None:
             expected = "an activation that can be differentiated by the input"
             raise invalid("model", expected, "one that no gradient leads to")
+        gradient /= _LOSS_SCALE
         return _adam(state, gradient, self.schedule.learning_rate), activations
 
     def _finish(self, parameters, held, targets):

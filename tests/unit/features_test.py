@@ -280,6 +280,26 @@ def test_ascent_starts_from_an_image():
     np.testing.assert_allclose(trace[0], zoo.logits(start)[[0, 1], [1, 4]], atol=1e-2)
 
 
+def test_steps_do_not_depend_on_the_scale_of_a_unit():
+    scaled = np.stack([WEIGHTS[0], 1e-6 * WEIGHTS[0]])
+    images, _ = ke.maximize_activation(linear(scaled), [0, 1], **SHORT)
+    np.testing.assert_allclose(images[1], images[0], atol=1e-5)
+    assert np.abs(images).max() > 0.1
+
+
+def test_small_gradients_survive_half_precision():
+    kernel = np.float32([1e-4, -1e-4]).reshape(1, 1, 1, 2)
+    inputs = keras.Input((128, 128, 1))
+    layer = layers.Conv2D(2, 1, name="conv", dtype="mixed_float16")
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights([kernel, np.zeros(2)])
+    # A pixel counts for 1e-4 / 128², a tenth of the least number that half precision has.
+    options = {**PLAIN, "value_range": None, "parametrization": "pixel", "num_steps": 2}
+    images, _ = ke.maximize_activation(model, layer="conv", channels=[0, 1], **options)
+    np.testing.assert_allclose(images[0], 0.1, rtol=1e-3)
+    np.testing.assert_allclose(images[1], -0.1, rtol=1e-3)
+
+
 def test_noise_is_of_its_deviation():
     for name in ("pixel", "fourier"):
         options = {"learning_rate": 0.0, "noise": 0.1, "parametrization": name}
