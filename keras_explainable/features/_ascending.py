@@ -66,7 +66,7 @@ class Ascent:
         """Optimise a batch of images.
 
         Args:
-            start: float32 array `(n, *sizes, channels)`, not a number for the middle of the range.
+            start: float32 array `(n, *sizes, channels)`.
             seeds: integers `(n,)`.
             held: list of arrays `(n, ...)`, the other inputs of the model.
             targets: integers `(n,)`, what is measured.

@@ -18,16 +18,17 @@ class Inputs:
         choice: index or name of the input to optimise; `None` for the first with positions.
         size: number of positions along every axis, or a tuple of them; `None` for the model's.
         start: what to start from, in the form that the model takes, or `None`.
+        value_range: pair of the lowest and the highest value of an image, or `None`.
 
     Attributes:
         index: index of the input to optimise among the flat inputs.
         sizes: numbers of positions, a tuple.
         channels: number of channels.
-        start: array `(rows, *sizes, channels)`; where none is given, not a number.
+        start: float32 array `(rows, *sizes, channels)`; without one given, the middle of the range.
         held: list of arrays, each `(rows, ...)`, of the other inputs.
     """
 
-    def __init__(self, exposed, choice, size, start):
+    def __init__(self, exposed, choice, size, start, value_range=None):
         self._structure, self._kinds = exposed.input, exposed.inputs
         by_name = isinstance(self._structure, dict)
         self._names = sorted(self._structure) if by_name else [kind.name for kind in self._kinds]
@@ -41,8 +42,13 @@ class Inputs:
             raise invalid("model", expected, f"one of shape {shape}")
         self.channels = shape[-1]
         self.sizes = self._sizes(shape[1:-1], size, start)
-        nothing = np.full((1, *self.sizes, self.channels), np.nan, "float32")
-        self.start = nothing if start is None else start.astype("float32")
+        if start is None:
+            middle = np.mean(value_range) if value_range else 0.0
+            start = np.full((1, *self.sizes, self.channels), middle)
+        elif value_range and not value_range[0] <= start.min() <= start.max() <= value_range[1]:
+            expected = f"values in the `value_range` {value_range}"
+            raise invalid("start", expected, f"{start.min()} to {start.max()}")
+        self.start = start.astype("float32")
 
     def run(self, exposed, images, held):
         """Run a model on images in place of the input that is optimised.

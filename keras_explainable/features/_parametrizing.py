@@ -56,10 +56,8 @@ class Parametrization:
         """Return what gives images, the inverse of all that.
 
         Args:
-            images: float32 array `(n, *sizes, channels)`, in the range that the model takes; not a
-                number stands for the middle of the range.
+            images: float32 array `(n, *sizes, channels)`, in the range that the model takes.
         """
-        images = np.where(np.isnan(images), np.float32(self._middle), images)
         values = tf.convert_to_tensor((images - self._middle) / self._reach, tf.float32)
         if self._bounded:
             values = tf.atanh(tf.clip_by_value(values, -_INNERMOST, _INNERMOST))

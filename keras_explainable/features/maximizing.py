@@ -165,7 +165,7 @@ def maximize_activation(
     )
     with model.distribute_strategy.scope():
         exposed, measure = choose(model, chosen, layer, position, objective, output, start)
-    inputs = Inputs(exposed, input, size, start)
+    inputs = Inputs(exposed, input, size, start, value_range)
     mixing = _mixing(mixing, inputs.channels)
     parametrized = Parametrization(parametrization, inputs.sizes, value_range, mixing)
     targets = _targets(chosen, units if channels is None else channels, exposed)

@@ -467,6 +467,7 @@ BAD = [
     ({"units": 1, "start": np.ones((7, 6, 3))}, r"`start`.*\(7, 6, 3\)"),
     ({"units": 1, "start": np.full((6, 6, 3), np.nan)}, "`start`.*NaN"),
     ({"units": 1, "start": "noise"}, "`start`"),
+    ({"units": 1, "start": np.full((6, 6, 3), 255)}, r"`start`.*\(-1.0, 1.0\).*255.0 to 255.0"),
     ({"units": [1, 2], "seed": [1, 2, 3]}, "2, 3 seeds and 1 images"),
     ({"units": 1, "seed": 0.5}, "`seed`.*0.5"),
     ({"units": 1, "value_range": (1, -1)}, r"`value_range`.*\(1, -1\)"),
