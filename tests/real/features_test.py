@@ -35,5 +35,5 @@ def test_images_of_classes_are_recognised_after_shifts_and_smooth():
     bare = {"parametrization": "pixel", "blur": 0, "jitter": 0}
     images, _ = ke.maximize_activation(model, UNITS, **options, **bare)
     assert (probabilities(images) > 0.9).all()
-    assert (probabilities(np.roll(images, (3, 3), axis=(1, 2))) < 0.1).all()
+    assert (probabilities(np.roll(images, (3, 3), axis=(1, 2))) < 0.5).all()
     assert _share_of_high_frequencies(images) > 0.3
