@@ -1,4 +1,4 @@
-"""Figures of maps over their images; matplotlib is only imported when one is drawn.
+"""Figures of images and of maps over them; matplotlib is only imported when one is drawn.
 
 Images are drawn, with maps of two axes; of a volume or a video, a slice of both is passed.
 """
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_explainable._checks import invalid
+from keras_explainable._checks import positive_integer
 
 SEQUENTIAL = "inferno"
 DIVERGING = "coolwarm"
@@ -150,6 +151,48 @@ def grid(
     return sheet.figure
 
 
+def gallery(images, *, titles=None, columns=None, value_range=None, cell_size=1.7):
+    """Draw images side by side, such as those that `maximize_activation` returns.
+
+    Args:
+        images: array, `(images, height, width, 1 | 3)`.
+        titles: one text per image, drawn above it.
+        columns: number of images in a row. Defaults to 6, or to all of fewer images.
+        value_range: pair of the values that are drawn black and white; by default, as in `overlay`,
+            integers span [0, 255], and floats beyond [0, 1] are stretched, image by image.
+        cell_size: float, length of the longest side of an image, in inches.
+
+    Returns:
+        the matplotlib figure.
+
+    Raises:
+        ValueError: if images, titles and options do not go together.
+
+    Example:
+        >>> figure = gallery(np.zeros((3, 8, 8, 3)), titles=["a", "b", "c"], value_range=(-1, 1))
+        >>> [axes.get_title() for axes in figure.axes]
+        ['a', 'b', 'c']
+    """
+    if len(images) == 0:
+        raise invalid("images", "one image at least", "none")
+    images = [_displayable(_in_range(image, value_range)) for image in images]
+    titles = [""] * len(images) if titles is None else list(titles)
+    if len(titles) != len(images):
+        raise invalid("titles", f"{len(images)} texts", len(titles))
+    columns = positive_integer("columns", min(6, len(images)) if columns is None else columns)
+    sheet = _Sheet(
+        _cell(np.max([image.shape[:2] for image in images], axis=0), cell_size),
+        counts=(-(-len(images) // columns),),
+        methods=[""] * (columns - 1),
+        titled=any(titles),
+    )
+    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+        ax = sheet.cell(sheet.lanes[0][number // columns], number % columns)
+        _draw_image(ax, image)
+        _write_title(ax, title)
+    return sheet.figure
+
+
 class _Sheet:
     """A figure and the places of its cells, in inches from its top left corner.
 
@@ -175,7 +218,7 @@ class _Sheet:
             np.arange(len(images)) * lane + images * _GROUP_GAP, np.cumsum(counts)[:-1]
         )
         self.tracks = np.arange(len(methods) + 1) * track
-        head = _TEXT * bool(methods)
+        head = _TEXT * any(methods)
         self.start = np.array([_TEXT * titled + head * rows, head * (not rows)]) + _MARGIN
         self.stop = self.start + self._offset(self.lanes[-1][-1], self.tracks[-1]) + self.size
         self.total = self.stop + _MARGIN + np.array([0, (_GAP + _BAR + _TICKS) * barred])
@@ -236,6 +279,16 @@ def _displayable(image):
     if low >= 0 and high <= 1:
         return image
     return (image - low) / (high - low) if high > low else np.clip(image, 0, 1)
+
+
+def _in_range(image, value_range):
+    """Return an image whose values are scaled from a range to [0, 1]; as it is without one."""
+    if value_range is None:
+        return image
+    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+        raise invalid("value_range", "a pair of increasing floats", value_range)
+    low, high = value_range
+    return np.clip((np.asarray(image, float) - low) / (high - low), 0, 1)
 
 
 def _grey(image):

@@ -154,7 +154,8 @@ class Tap(keras.layers.Layer):
             tensor: the tensor picked, as it was in the first run.
         """
         if choice is None:
-            tensor = self.opened.locate(output, "outputs")[0].outputs[0]
+            call, link = self.opened.locate(output, "outputs")
+            tensor = (call.outputs if link == "output" else call.inputs)[0]
         else:
             tensor = self.opened.returned[choice]
         activation, call = None, self._producer(tensor)

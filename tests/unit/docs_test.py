@@ -10,6 +10,7 @@ import keras_explainable as ke
 
 ROOT = Path(__file__).parents[2]
 METHODS = (ROOT / "docs" / "methods.md").read_text("utf-8")
+FEATURES = (ROOT / "docs" / "features.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -106,6 +107,29 @@ def test_every_meta_method_has_a_section_that_tells_its_options(name):
     section = _section(_section(METHODS, "## Meta methods"), f"### `{name}`")
     for option in _options(ke.methods.get_meta(name)):
         assert f"`{option}`" in section, option
+
+
+def test_page_of_features_tells_all_arguments_and_their_defaults():
+    stated = {}
+    for row in _table(FEATURES, "## Options"):
+        names, defaults = _in_code_style(row["Option"]), row["Default"].replace("`", "").split(", ")
+        stated |= dict(zip(names, defaults if len(defaults) > 1 else defaults * 9, strict=False))
+    told = _in_code_style(
+        " ".join(r["Arguments"] for r in _table(FEATURES, "## What is maximised"))
+    )
+    parameters = inspect.signature(ke.maximize_activation).parameters
+    defaults = {name: _written(p.default) for name, p in parameters.items() if name in stated}
+    assert defaults == stated
+    others = set(parameters) - set(stated) - {"model", "value_range", "output"}
+    assert others == {name.split("=")[0] for name in told} & set(parameters)
+
+
+def _written(default):
+    """Return a default as it stands in a table."""
+    if isinstance(default, str):
+        return f'"{default}"'
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    return f"{default:g}" if is_number else str(default)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ FLOORS = (
     ("methods._inputs", "methods._activations"),
     ("methods", "metrics"),
     ("engine",),
-    ("evaluation", "callbacks", "demo"),
+    ("evaluation", "callbacks", "demo", "features"),
     ("", "__main__"),
 )
 # Every name that Keras keeps private in what a user holds: a model, a layer, a symbolic tensor.

@@ -283,3 +283,40 @@ def test_grid_says_what_is_wrong(arguments, message):
     accepted = {"images": np.zeros((2, 4, 4)), "maps": {"m": np.ones((2, 2, 2))}}
     with pytest.raises(ValueError, match=message):
         visualization.grid(**(accepted | arguments))
+
+
+def test_gallery_draws_images_in_rows_between_black_and_white():
+    images = np.linspace(-3, 3, 5 * 4 * 6 * 3).reshape(5, 4, 6, 3)
+    figure = visualization.gallery(images, titles="abcde", columns=2, value_range=(-2, 2))
+    assert [ax.get_title() for ax in figure.axes] == list("abcde")
+    for ax, image in zip(figure.axes, images, strict=True):
+        drawn = np.asarray(ax.images[0].get_array())
+        np.testing.assert_allclose(drawn, np.clip((image + 2) / 4, 0, 1))
+    corners = np.array([ax.get_position().corners()[1] for ax in figure.axes])
+    np.testing.assert_allclose(corners[[0, 2, 4], 0], corners[0, 0])
+    np.testing.assert_allclose(corners[[1, 3], 0], corners[1, 0])
+    assert corners[1, 0] > corners[0, 0]
+    assert corners[0, 1] > corners[2, 1] > corners[4, 1]
+
+
+def test_gallery_without_titles_leaves_no_room_for_them():
+    image = np.zeros((1, 4, 4, 1))
+    with_title = visualization.gallery(image, titles=["a"]).get_size_inches()
+    without = visualization.gallery(image).get_size_inches()
+    np.testing.assert_allclose(with_title[0], without[0])
+    assert with_title[1] > without[1] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (np.zeros((0, 4, 4, 3)), {}, "one image at least"),
+        (np.zeros((2, 4, 4, 3)), {"titles": ["a"]}, "2 texts. Received: 1"),
+        (np.zeros((2, 4, 4, 3)), {"columns": 0}, "`columns`"),
+        (np.zeros((2, 4, 4, 3)), {"value_range": (1, 0)}, r"`value_range`.*\(1, 0\)"),
+        (np.zeros((2, 4, 4, 2)), {}, r"\(4, 4, 2\)"),
+    ],
+)
+def test_gallery_refuses_what_does_not_go_together(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        visualization.gallery(images, **options)
