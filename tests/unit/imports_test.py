@@ -24,7 +24,7 @@ FLOORS = (
         "methods._registry",
         "metrics._registry",
     ),
-    ("_variation",),
+    ("_variation", "targets"),
     # What the families of methods share, above `inspection`.
     ("methods._units",),
     ("methods._inputs", "methods._activations"),
