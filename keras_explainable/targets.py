@@ -407,7 +407,7 @@ def _weighted_mean(scores, weights):
 def _resampled(mask, axis, size):
     """Average a mask along an axis over the cells that a number of cells of equal size cover."""
     given = _axes.sizes(mask)[axis]
-    if isinstance(given, int) and given == size:
+    if isinstance(given, int) and isinstance(size, int) and given == size:
         return mask
     # In units in which cells of both sizes are integers, so that equal sizes give the identity.
     ends, own_ends = (tf.range(size) + 1) * given, (tf.range(given) + 1) * size

@@ -669,6 +669,8 @@ def _expose(registration, model, layer, output, inputs):
         return inspection.expose(model, arguments, output, inputs=inputs)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
+        if message == str(error):
+            raise
         raise type(error)(message) from error.__cause__
 
 

@@ -221,21 +221,7 @@ def _expose(model, choice, outputs, inputs, split=None):
         graph.inputs = _targets.with_data(own, splice.data)
         tensor = splice.layer(splice.used, splice.data)
     calls = graph.ancestry(explained)
-    reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
-    endpoints = []
-    for argument in choice(calls) if callable(choice) else choice:
-        if argument is None:
-            endpoint = _heads.default_endpoint(_candidates(calls, explained, splice), graph)
-        else:
-            endpoint = argument if callable(choice) else graph.endpoint(argument)
-        if id(endpoint) not in reached:
-            hint = "Choose a layer that they are computed from, or another output."
-            expected = "a layer that the logits depend on"
-            raise invalid("arguments", expected, repr(argument), hint)
-        endpoints.append(endpoint)
-    if choice is _rectified:
-        endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
-
+    endpoints = _endpoints(graph, calls, choice, [t for t in explained if splice and is_spatial(t)])
     exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
@@ -249,6 +235,40 @@ def _expose(model, choice, outputs, inputs, split=None):
         _set_head(exposed, *head)
         _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
     return exposed
+
+
+def _endpoints(graph, calls, choice, dense):
+    """Find the endpoints in a list, or those that a function finds among calls.
+
+    Args:
+        graph: `Graph`.
+        calls: calls that what is explained is computed by.
+        choice: list of endpoints, `None` among them, or function from calls to one.
+        dense: outputs with positions that a target takes.
+
+    Returns:
+        list of symbolic tensors.
+    """
+    reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
+    endpoints = []
+    for argument in choice(calls) if callable(choice) else choice:
+        if argument is None:
+            found = _heads.before_scores(calls, dense) if dense else _heads.last_spatial(calls)
+            if dense and len(found) > 1:
+                # Each branch makes scores of its own, as the levels of a detector do.
+                endpoints += _of_one_input(found, [_shown_input(graph, calls, e) for e in found])
+                continue
+            endpoint = _heads.default_endpoint(found, graph)
+        else:
+            endpoint = argument if callable(choice) else graph.endpoint(argument)
+        if id(endpoint) not in reached:
+            hint = "Choose a layer that they are computed from, or another output."
+            expected = "a layer that the logits depend on"
+            raise invalid("arguments", expected, repr(argument), hint)
+        endpoints.append(endpoint)
+    if choice is _rectified:
+        endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
+    return endpoints
 
 
 def _expose_by_tap(model, choice, outputs, inputs, split, cause):
@@ -325,12 +345,6 @@ def _taken(model, structure, target, take):
     indices = range(len(keras.tree.flatten(structure)))
     pairs = [take(index, index, target.before_activation) for index in indices]
     return keras.tree.pack_sequence_as(structure, [p[1] for p in pairs]), [p[0] for p in pairs]
-
-
-def _candidates(calls, explained, splice):
-    """List the activations that may be explained where none is chosen."""
-    dense = [tensor for tensor in explained if is_spatial(tensor)]
-    return _heads.before_scores(calls, dense) if splice and dense else _heads.last_spatial(calls)
 
 
 def _places(structure, extended):
