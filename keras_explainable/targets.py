@@ -359,14 +359,15 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
         keras.losses.get(loss)
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 0 else labels
-    is_sparse = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
+    is_sparse = "sparse" in str(loss).lower()
     return Target(
         _loss,
         [labels],
         output=output,
         before_activation=before_activation,
-        mirroring="same" if labels.ndim < 3 else "mask",
-        limits=_unit_limits if is_sparse and "sparse" in str(loss) else None,
+        # Labels of positions.
+        mirroring="refused" if labels.ndim > (1 if is_sparse else 2) else "same",
+        limits=_unit_limits if is_sparse and labels.ndim == 1 else None,
         loss=loss,
     )
 

@@ -211,7 +211,7 @@ def test_two_replicas_share_the_data_of_a_target(method):
 )
 def test_targets_run_in_every_mode(mode, target):
     model = _segmenter()
-    for method in FEW:
+    for method in ("gradcam", "integrated_gradients") if target.mirrored == (True,) else FEW[:1]:
         expected = ke.explain(method, model, IMAGES, output=target, **_options(method))
         actual = ke.explain(method, model, IMAGES, output=target, **_options(method), **mode)
         _assert_close(actual, expected)
@@ -259,24 +259,21 @@ def test_every_kind_of_model_takes_targets(kind):
     before = zoo.fingerprint(specimen.model)
     pairs = np.array([1, 4, 2])
     target = targets.contrast(pairs, 0, output=specimen.options.get("output"))
-    for method in ("gradients", "gradcam", "ablationcam"):
+    derivative = np.take_along_axis(zoo.input_gradients(), pairs[:, None, None, None, None], -1)
+    weights = (zoo.HEAD[:, pairs] - zoo.HEAD[:, :1]) / zoo.SIZE**2
+    wanted = {
+        "gradients": np.abs(derivative - zoo.input_gradients()[..., :1]).max(3),
+        "gradcam": np.einsum("bhwk,kb->bhw", zoo.activations(), weights)[..., None],
+    }
+    for method, expected in wanted.items():
         own = options if method != "gradients" else RAW
         logits, maps = ke.explain(method, specimen.model, specimen.x, output=target, **own)
         if method == "gradients":
             maps = maps[specimen.image] if isinstance(maps, list | dict) else maps
-            derivative = np.take_along_axis(
-                zoo.input_gradients(), pairs[:, None, None, None, None], -1
-            )
-            wanted = np.abs(derivative - zoo.input_gradients()[..., :1]).max(3)
-        elif method == "gradcam":
-            weights = (zoo.HEAD[:, pairs] - zoo.HEAD[:, :1]) / zoo.SIZE**2
-            wanted = np.einsum("bhwk,kb->bhw", zoo.activations(), weights)[..., None]
-        else:
-            continue
-        error = np.linalg.norm(maps - wanted) / np.linalg.norm(wanted)
+        error = np.linalg.norm(maps - expected) / np.linalg.norm(expected)
         assert error < max(specimen.tolerance, 1e-4)
-        expected = zoo.logits()[[0, 1, 2], pairs] - zoo.logits()[:, 0]
-        np.testing.assert_allclose(logits[:, 0], expected, atol=10 * specimen.tolerance)
+        difference = zoo.logits()[[0, 1, 2], pairs] - zoo.logits()[:, 0]
+        np.testing.assert_allclose(logits[:, 0], difference, atol=10 * specimen.tolerance)
     assert zoo.fingerprint(specimen.model) == before
 
 
@@ -285,11 +282,10 @@ def test_every_kind_of_model_takes_targets(kind):
 )
 def test_models_explained_with_targets_leave_nothing_alive(kind):
     alive, kept = [], len(ke.engine.explaining._explainers)
-    for _ in range(2):
+    for target in (targets.contrast([1, 2, 3], 0), targets.probability()):
         model = zoo.KINDS[kind]().model
-        for method in ("gradients", "gradcam", "ablationcam", "full_gradients", "zoomcam"):
-            for target in (targets.contrast([1, 2, 3], 0), targets.probability()):
-                ke.explain(method, model, zoo.IMAGES, output=target, verbose=0)
+        for method in ("gradcam", "ablationcam", "full_gradients"):
+            ke.explain(method, model, zoo.IMAGES, output=target, verbose=0)
         alive.append(weakref.ref(model))
         alive.extend(weakref.ref(variable) for variable in model.variables)
         del model
@@ -481,6 +477,7 @@ def test_masks_are_mirrored_and_resized_with_images(method):
         (_detector, targets.box_score(3)),
         (_detector, targets.box_coordinate()),
         (_segmenter, targets.contrast(0, 1, output=targets.position((1, 1)))),
+        (_segmenter, targets.loss(np.zeros((3, 6, 6), int))),
     ],
 )
 def test_a_fixed_place_can_not_be_mirrored(build, target):
