@@ -1,5 +1,6 @@
 """What is explained of the outputs of a model, where it is not one of them as it is."""
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -210,24 +211,26 @@ def splice(target, structure, activations):
     """
     flat = keras.tree.flatten(structure)
     target = target.template()
-    left_out = next((a for a in activations if a is not None), None)
     specification = target.specification
     skeleton = keras.tree.map_structure(lambda _: 0, structure)
 
-    def run_on(tensors, data, noted=None):
+    def run_on(tensors, data, activation=tf.identity, noted=None):
         outputs = keras.tree.pack_sequence_as(skeleton, tensors)
         pairs = zip(data, specification, strict=True)
         decoded = [_decoded(array, kind) for array, (_, kind) in pairs]
-        return target(outputs, decoded, left_out, noted)
+        return target(outputs, decoded, activation, noted)
 
     used, limits = _tried(run_on, flat, specification)
+    left_out = _common([activations[i] for i in used])
+    # A target that asks for an activation says so if there is none.
+    _tried(functools.partial(run_on, activation=left_out), flat, specification)
     empty = [([size or 1 for size in t.shape], t.dtype) for t in flat]
 
     def run(tensors, data):
         # An output that nothing is computed from is not computed.
         given = dict(zip(used, tensors, strict=True))
         full = [given[i] if i in given else tf.zeros(*e) for i, e in enumerate(empty)]
-        return tf.convert_to_tensor(run_on(full, data))
+        return tf.convert_to_tensor(run_on(full, data, left_out))
 
     inputs = [
         keras.Input(shape, dtype=_stored(kind), name=_DATA.format(i))
@@ -271,7 +274,7 @@ def _tried(run, flat, specification):
     found, limits = [], []
 
     def trial(tensors, data):
-        values = run(tensors, data, limits)
+        values = run(tensors, data, noted=limits)
         _check(values, size)
         above = operations_above(values) if hasattr(values, "graph") else ()
         found.extend(i for i, t in enumerate(tensors) if t.op.name in above)
@@ -281,6 +284,12 @@ def _tried(run, flat, specification):
         expected = "a function of the outputs of the model, which depends on one at least"
         raise invalid("outputs", expected, "one that doesn't")
     return found, tuple(limits)
+
+
+def _common(activations):
+    """Return the activation that several outputs have in common, or `None`."""
+    same = all(activation is activations[0] for activation in activations)
+    return activations[0] if same else None
 
 
 def _check(values, size):

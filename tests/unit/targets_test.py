@@ -370,14 +370,12 @@ def test_a_head_that_is_not_explained_is_not_run():
 def test_a_function_takes_outputs_as_the_model_returns_them(kind):
     model = zoo.KINDS[kind]().model
     logits, maps = ke.gradients(model, zoo.IMAGES, output=lambda p: p[:, 1:3] * 2, **RAW)
-    x = tf.constant(zoo.IMAGES)
     probabilities = tf.nn.softmax(zoo.logits()).numpy()
     np.testing.assert_allclose(logits, 2 * probabilities[:, 1:3], rtol=1e-4)
     jacobian = zoo.input_gradients()
     mean = np.einsum("bhwcu,bu->bhwc", jacobian, probabilities)
     expected = 2 * probabilities[:, None, None, None, 1] * (jacobian[..., 1] - mean)
     np.testing.assert_allclose(maps[..., 0], np.abs(expected).max(-1), rtol=1e-3, atol=1e-6)
-    assert x.shape == maps.shape[:3] + (3,)
 
 
 def test_values_of_any_shape_are_units():
@@ -658,6 +656,32 @@ def test_activations_of_models_make_probabilities():
     np.testing.assert_allclose(found, tf.nn.softmax(linear(IMAGES)), rtol=1e-4)
     exposed = ke.inspection.expose(_segmenter(), outputs=targets.segment())
     assert exposed.activation is keras.activations.softmax
+
+
+@pytest.mark.parametrize(("name", "activation"), [("a", "softmax"), ("b", "sigmoid")])
+def test_the_activation_is_that_of_the_output_taken(name, activation):
+    inputs, x = _trunk()
+    heads = {
+        key: layers.Conv2D(CLASSES, 1, activation=function)(x)
+        for key, function in (("a", "softmax"), ("b", "sigmoid"))
+    }
+    model = keras.Model(inputs, heads)
+    for choice in (name, lambda o: o[name]):
+        exposed = ke.inspection.expose(model, outputs=targets.segment(output=choice))
+        assert exposed.activation is keras.activations.get(activation)
+        target = targets.probability(output=targets.position((1, 2), output=choice))
+        found, _ = ke.gradients(model, IMAGES, output=target)
+        np.testing.assert_allclose(found, model(IMAGES)[name][:, 1, 2], rtol=1e-4)
+    both = targets.Target(lambda o: o["a"][:, 0, 0] - o["b"][:, 0, 0], keeps_units=True)
+    assert ke.inspection.expose(model, outputs=both).activation is None
+
+
+def test_an_exposed_model_takes_the_rows_of_a_target():
+    model, target = _segmenter(), targets.segment(MASK)
+    exposed = ke.inspection.expose(model, "second", target)
+    logits, maps = tf.function(ke.methods.gradcam)(exposed, [IMAGES, *target.rows(3)])
+    expected = ke.gradcam(model, IMAGES, output=target, layer="second", **RAW)
+    _assert_close((logits.numpy(), maps.numpy()), expected)
 
 
 VECTOR = targets.values()
