@@ -172,7 +172,8 @@ def before_scores(calls, outputs):
 
     What enters the last layer is often turned into scores position by position, which leaves
     nothing to be explained. So it is the last one of the smallest size that positions elsewhere are
-    computed from too: the bottleneck.
+    computed from too: the bottleneck. Sizes at which no kernel looks around, as in the branches of
+    a pooling pyramid, don't count.
 
     Args:
         calls: calls in the order of computation.
@@ -189,6 +190,8 @@ def before_scores(calls, outputs):
     entering = [t for t in _enter_scores(calls, outputs) if id(t) in learned]
     if len(entering) != 1:
         return entering
+    looks_around = [call for call in calls if makes_scores(call.layer) and _mixes(call)]
+    sizes = {tuple(t.shape[1:-1]) for call in looks_around for t in call.outputs}
     above, mixed, found = {id(entering[0])}, set(), []
     for call in reversed(calls):
         made = {id(tensor) for tensor in call.outputs}
@@ -197,6 +200,7 @@ def before_scores(calls, outputs):
             above.update(id(tensor) for tensor in call.inputs)
             if made & mixed or _mixes(call):
                 mixed.update(id(tensor) for tensor in call.inputs)
+    found = [tensor for tensor in found if tuple(tensor.shape[1:-1]) in sizes]
     if any(None in t.shape[1:-1] for t in found):
         return found[:1]
     return [min(found, key=lambda t: math.prod(t.shape[1:-1]))] if found else entering

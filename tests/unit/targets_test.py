@@ -573,9 +573,20 @@ def _unet(size=8):
     return keras.Model(inputs, layers.Softmax()(layers.Reshape((-1, CLASSES))(x)))
 
 
+def _pyramid():
+    inputs, x = _trunk()
+    x = layers.MaxPooling2D()(x)
+    x = backbone = layers.Conv2D(7, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(2, 1, activation="relu")(layers.AveragePooling2D((1, 3))(x))
+    x = layers.Concatenate()([backbone, layers.UpSampling2D((1, 3))(x)])
+    x = layers.Conv2D(8, 1, activation="relu", name="fused")(x)
+    return keras.Model(inputs, layers.UpSampling2D()(layers.Conv2D(CLASSES, 1)(x)))
+
+
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
+        (_pyramid, (None, 3, 3, 7)),
         (_unet, (None, 4, 4, 5)),
         (_segmenter, (None, 6, 6, 6)),
         (_any_size, (None, None, None, 4)),
