@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_explainable import _axes
 from keras_explainable import _compat
 from keras_explainable import filters
+from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable.methods import _registry
@@ -29,7 +30,8 @@ class Explainer(keras.Model):
         model: `keras.Model`, as trained. It is left exactly as found.
         layer: endpoint of the activations, see `inspection.expose`. Defaults to the last spatial
             activation. Methods of the gradient family take none.
-        output: which output of the model is explained, as `outputs` in `inspection.expose`.
+        output: which output of the model is explained, as `outputs` in `inspection.expose`, or a
+            function of the outputs or target, see `targets`.
         postprocessing: filter of the maps: its name, a function from maps to maps, `None` for raw
             maps, or "auto" for the default of the method.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
@@ -81,6 +83,7 @@ class Explainer(keras.Model):
             super().__init__(name=f"{model.name}_explainer")
             kept = {n: options.pop(n) for n in registration.expose_options if n in options}
             self.exposed = _expose(registration, model, layer, output, inputs, kept)
+        self.target = output if isinstance(output, inspection.Target) else None
         self.method = functools.partial(registration.method, **options)
         self.sample_options = registration.sample_options
         self.postprocessing = postprocessing
@@ -102,7 +105,16 @@ class Explainer(keras.Model):
         return self.exposed.outputs[0].shape[-1]
 
     def explain(
-        self, x, y=None, *, batch_size=None, steps=None, verbose="auto", callbacks=None, **options
+        self,
+        x,
+        y=None,
+        *,
+        batch_size=None,
+        steps=None,
+        verbose="auto",
+        callbacks=None,
+        target=None,
+        **options,
     ):
         """Explain data.
 
@@ -116,6 +128,7 @@ class Explainer(keras.Model):
             verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when
                 there are several batches.
             callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
+            target: target like `output`, with other data. Defaults to `output` itself.
             **options: options of the method with one row per sample, such as `detections`.
 
         Returns:
@@ -130,13 +143,14 @@ class Explainer(keras.Model):
         """
         if steps is not None and (not _is_integer(steps) or steps < 1):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
+        target = self._checked_target(target)
         if isinstance(x, tf.data.Dataset):
-            batches = self._dataset(x, y, options)
+            batches = self._dataset(x, y, options, target)
         elif isinstance(x, keras.utils.PyDataset):
-            batches = _Batches(self, x, y, options)
+            batches = _Batches(self, x, y, options, target)
         else:
             replicas = self.distribute_strategy.num_replicas_in_sync
-            batches = _Slices(self._arrays(x, y, options), batch_size, replicas)
+            batches = _Slices(self._arrays(x, y, options, target), batch_size, replicas)
             if verbose == "auto" and len(batches) == 1:
                 verbose = 0
             if replicas == 1:
@@ -174,13 +188,16 @@ class Explainer(keras.Model):
     def _explain_eagerly(self, data):
         inputs = data["inputs"]
         flat = keras.tree.flatten(inputs)
-        flat = [_as_input(x, kind) for x, kind in zip(flat, self.exposed.inputs, strict=True)]
+        own = keras.tree.flatten(self.exposed.own_inputs)
+        flat = [_as_input(x, kind) for x, kind in zip(flat, own, strict=True)]
         for i in self.exposed.channels_first:
             flat[i] = tf.transpose(flat[i], (0, *range(2, flat[i].shape.rank), 1))
         inputs = flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
+        target_data = [tf.convert_to_tensor(array) for array in data.get("target", ())]
+        inputs = inspection.with_data(inputs, target_data)
         indices = "argmax" if "argmax" in data else data.get("indices")
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
-        shown = flat[self.exposed.input_index]
+        shown = keras.tree.flatten(inputs)[self.exposed.input_index]
         return {
             "logits": tf.cast(logits, tf.float32),
             "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
@@ -222,18 +239,30 @@ class Explainer(keras.Model):
         kept = maps.shape.rank == shown.shape.rank + 1 > 3
         return filters.resize(maps, (self.sizes,) * (maps.shape.rank - 2 - kept))
 
-    def _arrays(self, x, y, options):
+    def _checked_target(self, target):
+        """Return the target that data are explained with, or refuse one of another kind."""
+        if target is None:
+            target = self.target
+        elif self.target is None or _frozen(target) != _frozen(self.target):
+            raise invalid("target", "a target that differs from `output` in its data", target)
+        if target is not None:
+            target.check(self.exposed.limits)
+        return target
+
+    def _arrays(self, x, y, options, target=None):
         """Check arrays and bring them into the form of a batch."""
         inputs = self._structured(x)
         lengths = {len(array) for array in keras.tree.flatten(inputs)}
         if len(lengths) != 1 or lengths == {0}:
             expected = "inputs with the same number of samples, at least one"
             raise invalid("x", expected, f"{sorted(lengths)} samples")
-        return self._batch(inputs, y, options)
+        return self._batch(inputs, y, options, target)
 
-    def _batch(self, inputs, y, options):
+    def _batch(self, inputs, y, options, target):
         num_samples = len(keras.tree.flatten(inputs)[0])
         batch = {"inputs": inputs, **self._units(y, num_samples)}
+        if target is not None and target.data:
+            batch["target"] = tuple(target.rows(num_samples))
         options = {name: np.asarray(o) for name, o in options.items() if o is not None}
         for name, option in options.items():
             if name not in self.sample_options:
@@ -246,7 +275,7 @@ class Explainer(keras.Model):
 
     def _structured(self, x):
         """Return the arrays of `x` in a structure that the model takes, their shapes checked."""
-        wanted = self.exposed.inputs
+        wanted = keras.tree.flatten(self.exposed.own_inputs)
         x = self._arranged(x)
         if isinstance(x, dict):
             x = {name: _array(value) for name, value in x.items()}
@@ -275,8 +304,9 @@ class Explainer(keras.Model):
         """Return inputs given by name in the order of the model."""
         if not isinstance(x, dict):
             return x
-        structure = self.exposed.input
-        names = structure if isinstance(structure, dict) else [t.name for t in self.exposed.inputs]
+        structure = self.exposed.own_inputs
+        flat = keras.tree.flatten(structure)
+        names = structure if isinstance(structure, dict) else [tensor.name for tensor in flat]
         if set(x) != set(names):
             raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
         x = {name: x[name] for name in names}
@@ -311,11 +341,11 @@ class Explainer(keras.Model):
             )
         return {"indices": y.astype("int32")[:, None] if y.ndim == 1 else y.astype("int32")}
 
-    def _dataset(self, dataset, y, options):
+    def _dataset(self, dataset, y, options, target):
         """Bring a `tf.data.Dataset` of batches into the form of batches, padded for replicas."""
-        if any(option is not None for option in options.values()):
-            raise mistyped("x", f"arrays, with {' and '.join(options)}", dataset)
+        _check_shared(dataset, options, target)
         constant = self._units(y, 1)
+        shared = target.rows(1) if target is not None else []
         paired = isinstance(dataset.element_spec, tuple)
         self._check_batched(dataset.element_spec[0] if paired else dataset.element_spec)
         if dataset.cardinality() == 0:
@@ -329,6 +359,8 @@ class Explainer(keras.Model):
                 batch |= {k: tf.repeat(tf.constant(v), rows, axis=0) for k, v in constant.items()}
             elif paired and len(element) > 1 and y is None:
                 batch["indices"] = self._checked(element[1])
+            if shared:
+                batch["target"] = tuple(tf.repeat(tf.constant(a), rows, axis=0) for a in shared)
             return self._pad(batch, rows)
 
         return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
@@ -336,7 +368,8 @@ class Explainer(keras.Model):
     def _check_batched(self, specification):
         """Refuse a data set of single samples."""
         flat = keras.tree.flatten(self._arranged(specification))
-        for element, kind in zip(flat, self.exposed.inputs, strict=False):
+        own = keras.tree.flatten(self.exposed.own_inputs)
+        for element, kind in zip(flat, own, strict=False):
             if element.shape.rank is not None and element.shape.rank < len(kind.shape):
                 expected = f"a data set of batches {tuple(kind.shape)}"
                 hint = "Batch it with `dataset.batch(32)`."
@@ -407,7 +440,9 @@ def explain(
             ("resnet50v2/post_relu"), index, layer, `KerasTensor` or dict, see
             `ke.inspection.expose`. Defaults to the last spatial activation.
         output: which output is explained, for a model with several: index, name or endpoint.
-            Defaults to the first, with a warning.
+            Defaults to the first, with a warning. Also a function from the outputs, as the model
+            returns them, to `(batch, units)`, or one of `ke.targets`, whose units `y` chooses then.
+            Keep a function in a variable, as for `postprocessing`.
         batch_size: samples per step, for arrays. Defaults to 32.
         steps: number of batches to explain. Defaults to all.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when there
@@ -443,13 +478,14 @@ def explain(
     """
     registration = _registry.registration(method)
     kept = registration.sample_options
+    target = output if isinstance(output, inspection.Target) else None
     explainer = _kept_explainer(
         registration.method,
         model,
         x,
         {
             "layer": layer,
-            "output": output,
+            "output": output if target is None else target.template(),
             "postprocessing": postprocessing,
             "resizing": resizing,
             "run_eagerly": run_eagerly,
@@ -464,6 +500,7 @@ def explain(
         steps=steps,
         verbose=verbose,
         callbacks=callbacks,
+        target=target,
         **{name: option for name, option in options.items() if name in kept},
     )
 
@@ -519,18 +556,18 @@ class _Slices(keras.utils.PyDataset):
 class _Batches(keras.utils.PyDataset):
     """The batches of a user's `PyDataset`, in the form that the step takes."""
 
-    def __init__(self, explainer, source, y, options):
+    def __init__(self, explainer, source, y, options, target):
         super().__init__(
             workers=source.workers,
             use_multiprocessing=False,
             max_queue_size=source.max_queue_size,
         )
-        if any(option is not None for option in options.values()):
-            raise mistyped("x", f"arrays, with {' and '.join(options)}", source)
+        _check_shared(source, options, target)
         explainer._units(y, 1)
         self._explainer = explainer
         self._source = source
         self._y = y
+        self._target = target
 
     def __len__(self):
         return len(self._source)
@@ -540,10 +577,19 @@ class _Batches(keras.utils.PyDataset):
         x, labels = element, None
         if isinstance(element, tuple):
             x, labels = element[0], element[1] if len(element) > 1 else None
-        batch = self._explainer._arrays(x, labels if self._y is None else self._y, {})
+        batch = self._explainer._arrays(x, labels if self._y is None else self._y, {}, self._target)
         rows = len(keras.tree.flatten(batch["inputs"])[0])
         replicas = self._explainer.distribute_strategy.num_replicas_in_sync
         return _fill(batch, rows, _multiple(rows, replicas))
+
+
+def _check_shared(source, options, target):
+    """Refuse what has one row per sample beside a data set, whose samples aren't counted."""
+    given = [name for name, option in options.items() if option is not None]
+    if target is not None and any(len(array) > 1 for array in target.data):
+        given.append("an `output` that has data for each sample")
+    if given:
+        raise mistyped("x", f"arrays, with {' and '.join(given)}", source)
 
 
 def _multiple(rows, replicas):
@@ -596,7 +642,9 @@ def _kept_explainer(method, model, x, arguments):
 
 
 def _frozen(value):
-    """Return a hashable stand-in for nested lists, dicts and arrays."""
+    """Return a hashable stand-in for nested lists, dicts and arrays, and a target's kind."""
+    if isinstance(value, inspection.Target):
+        return inspection.Target, _frozen(value.kind)
     if isinstance(value, dict):
         return tuple((name, _frozen(v)) for name, v in sorted(value.items()))
     if isinstance(value, list | tuple):
@@ -625,6 +673,8 @@ def _expose(registration, model, layer, output, inputs, options):
         return registration.exposed(model, layer, output, inputs=inputs, **options)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
+        if message == str(error):
+            raise
         raise type(error)(message) from error.__cause__
 
 

@@ -1,5 +1,6 @@
 """Tell what a layer does at the end of a model: activation, linear head, pooling."""
 
+import math
 import warnings
 
 import keras
@@ -41,6 +42,20 @@ _RECTIFIERS = (
     *("hardsilu", "hardswish", "mish", "softplus"),
 )
 _SHAPE_OPERATIONS = ("Reshape", "Squeeze", "Cast", "Identity")
+# What computes each position from the same position of its inputs.
+_POINTWISE = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.BatchNormalization,
+    keras.layers.Concatenate,
+    keras.layers.LayerNormalization,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Multiply,
+    keras.layers.Rescaling,
+    keras.layers.Subtract,
+)
+_MIXING_OPERATIONS = ("Conv", "Pool", "MatMul", "Einsum", "Resize", "Roll", "Flip")
 _PASSED_IN_INFERENCE = (
     keras.layers.Flatten,
     keras.layers.Reshape,
@@ -166,6 +181,81 @@ def last_spatial(calls):
             if is_spatial(tensor) and id(tensor) in learned and new:
                 found.append(tensor)
     return found
+
+
+def before_scores(calls, outputs):
+    """Find the activations that the scores at positions are computed from.
+
+    What enters the last layer is often turned into scores position by position, which leaves
+    nothing to be explained. So it is the last one of the smallest size that positions elsewhere are
+    computed from too: the bottleneck. Sizes at which no kernel looks around, as in the branches of
+    a pooling pyramid, don't count.
+
+    Args:
+        calls: calls in the order of computation.
+        outputs: outputs with positions.
+
+    Returns:
+        list of tensors: one, or for outputs from several branches what enters their last layers.
+    """
+    learned = set()
+    for call in calls:
+        inputs = {id(tensor) for tensor in call.inputs}
+        if getattr(call.layer, "weights", ()) or inputs & learned:
+            learned.update(id(tensor) for tensor in call.outputs)
+    entering = [t for t in _enter_scores(calls, outputs) if id(t) in learned]
+    if len(entering) != 1:
+        return entering
+    looks_around = [call for call in calls if makes_scores(call.layer) and _mixes(call)]
+    sizes = {tuple(t.shape[1:-1]) for call in looks_around for t in call.outputs}
+    above, mixed, found = {id(entering[0])}, set(), []
+    for call in reversed(calls):
+        made = {id(tensor) for tensor in call.outputs}
+        found += [t for t in call.outputs if id(t) in mixed & learned and is_spatial(t)]
+        if made & above:
+            above.update(id(tensor) for tensor in call.inputs)
+            if made & mixed or _mixes(call):
+                mixed.update(id(tensor) for tensor in call.inputs)
+    found = [tensor for tensor in found if tuple(tensor.shape[1:-1]) in sizes]
+    if any(None in t.shape[1:-1] for t in found):
+        return found[:1]
+    return [min(found, key=lambda t: math.prod(t.shape[1:-1]))] if found else entering
+
+
+def _enter_scores(calls, outputs):
+    """List what enters the last layers with kernels on the ways to some outputs."""
+    producers = {id(tensor): call for call in reversed(calls) for tensor in call.outputs}
+    found, seen, waiting = [], set(), list(outputs)
+    while waiting:
+        tensor = waiting.pop(0)
+        call = producers.get(id(tensor))
+        if call is None or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        if not makes_scores(call.layer):
+            waiting.extend(call.inputs)
+            continue
+        found += [t for t in call.inputs if is_spatial(t) and all(t is not f for f in found)]
+    return found
+
+
+def makes_scores(layer):
+    """Tell whether a layer computes scores with a kernel."""
+    if is_activation(layer):
+        return False
+    return any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ()))
+
+
+def _mixes(call):
+    """Tell whether a call computes positions from other ones."""
+    layer = call.layer
+    if is_activation(layer) or keeps_values(layer) or isinstance(layer, _POINTWISE):
+        return False
+    if isinstance(layer, _LINEAR):
+        return any(size > 1 for size in layer.kernel.shape[:-2])
+    if isinstance(layer, keras.Layer):
+        return True
+    return any(name in _operation_name(layer) for name in _MIXING_OPERATIONS)
 
 
 def default_endpoint(candidates, opened):

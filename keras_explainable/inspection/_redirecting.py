@@ -62,7 +62,8 @@ def redirected_call(operation, rule):
 
     def call(*args, **kwargs):
         flat = keras.tree.flatten((args, kwargs))
-        places = [i for i, leaf in enumerate(flat) if tf.is_tensor(leaf)]
+        floats = (tf.is_tensor(leaf) and leaf.dtype.is_floating for leaf in flat)
+        places = [i for i, is_float in enumerate(floats) if is_float]
 
         def run(tensors):
             for place, tensor in zip(places, tensors, strict=True):

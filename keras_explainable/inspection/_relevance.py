@@ -11,6 +11,7 @@ from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _linear
 from keras_explainable.inspection import _rules
 from keras_explainable.inspection._graphs import is_spatial
+from keras_explainable.inspection._targets import TargetLayer
 
 
 def _classes(*names):
@@ -116,7 +117,8 @@ def _rule(call, calls, epsilon):
     by_one &= tuple(call.inputs[0].shape) == tuple(call.outputs[0].shape)
     if by_one or _linear.is_one_of(layer, (keras.layers.Normalization, keras.layers.Rescaling)):
         return _rules.pass_on
-    if _linear.is_one_of(layer, _AFFINE) or (is_operation and name in _AFFINE_OPERATIONS):
+    is_affine = _linear.is_one_of(layer, _AFFINE) or isinstance(layer, TargetLayer)
+    if is_affine or (is_operation and name in _AFFINE_OPERATIONS):
         return _rules.through_affine(epsilon)
     if name == "Multiply" and (is_operation or isinstance(layer, keras.layers.Multiply)):
         gated = _gated(call, calls)

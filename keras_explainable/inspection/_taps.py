@@ -112,17 +112,20 @@ class Tap(keras.layers.Layer):
 
         return keras.tree.map_structure(replace, structure)
 
-    def resuming(self, tensor):
-        """Return a function from inputs, and what stands for a tensor of the first run, to logits.
+    def resuming(self, tensor, num_outputs=1):
+        """Return a function from inputs, and what stands for a tensor of the first run, to outputs.
 
         Args:
             tensor: tensor that the first run computed.
 
+            num_outputs: number of those picked first, which are what is explained.
+
         Returns:
-            function of a flat list, the inputs and the value of the tensor.
+            function of a flat list, the inputs and the value of the tensor, to a list of outputs.
         """
         places = self._places(tensor)
         made = [place for place in places if place[1] == "outputs"][:1]
+        picks = self.picks[:num_outputs]
 
         def resume(tensors):
             *inputs, self._value = tensors
@@ -130,10 +133,10 @@ class Tap(keras.layers.Layer):
             self.opened.calls = []
             try:
                 outputs = self._run(keras.tree.pack_sequence_as(self._structure, inputs))
-                logits = self.picks[0](self.opened.calls, keras.tree.flatten(outputs))
+                flat = keras.tree.flatten(outputs)
+                return [pick(self.opened.calls, flat) for pick in picks]
             finally:
                 self.opened.calls, self._value = [], None
-            return tf.reshape(logits, (tf.shape(logits)[0], logits.shape[-1]))
 
         return resume
 
@@ -142,12 +145,13 @@ class Tap(keras.layers.Layer):
         numbers = [self._index(call) for call in calls]
         self._rules = {n: r for n, r in zip(numbers, rules, strict=True) if r is not None}
 
-    def pick_logits(self, choice, output):
-        """Pick an output, without its activation.
+    def pick_logits(self, choice, output, before_activation=True):
+        """Pick an output, without its activation, after those picked before.
 
         Args:
             choice: index among the flat outputs, or `None` for the endpoint `output`.
             output: endpoint, as `inspection.expose` takes it.
+            before_activation: whether its activation is left out. Defaults to True.
 
         Returns:
             activation: function that was left out, or `None`.
@@ -158,6 +162,9 @@ class Tap(keras.layers.Layer):
             tensor = (call.outputs if link == "output" else call.inputs)[0]
         else:
             tensor = self.opened.returned[choice]
+        if not before_activation:
+            self.pick(tensor)
+            return None, tensor
         activation, call = None, self._producer(tensor)
         while activation is None:
             if call is None and tensor.op.type in _ACTIVATIONS:
@@ -171,24 +178,27 @@ class Tap(keras.layers.Layer):
             call = self._producer(tensor)
         if activation is None and call is not None and _heads.is_fused(call.layer):
             index = self._index(call)
-            self.picks = (lambda calls, _: _without_activation(calls[index]),)
+            self.picks = (*self.picks, lambda calls, _: _without_activation(calls[index]))
             return call.layer.activation, tensor
-        self.picks = (self._pick(tensor),)
+        self.pick(tensor)
         return activation, tensor
 
-    def activations(self, endpoint, logits):
+    def activations(self, endpoint, *logits):
         """Find activations.
 
         Args:
             endpoint: as `inspection.expose` takes it, or `None` for the last spatial activation.
-            logits: tensor that must depend on it.
+            *logits: tensors that must depend on it.
 
         Returns:
             the tensor, as it was in the first run.
         """
-        above = _operations_above(logits)
+        above = operations_above(*logits)
         if endpoint is None:
-            tensor = _heads.default_endpoint(self._last_spatial(above), self.opened)
+            found = (
+                self._before_scores(above) if is_spatial(logits[0]) else self._last_spatial(above)
+            )
+            tensor = _heads.default_endpoint(found, self.opened)
         else:
             call, link = self.opened.locate(endpoint)
             tensor = (call.outputs if link == "output" else call.inputs)[0]
@@ -202,14 +212,14 @@ class Tap(keras.layers.Layer):
         """Pick a tensor of the first run, after those picked before."""
         self.picks = (*self.picks, self._pick(tensor))
 
-    def ancestry(self, tensor):
-        """List the calls that a tensor is computed by, first ones first, those of models not."""
-        calls = self._calls_above(tensor)
+    def ancestry(self, *tensors):
+        """List the calls that tensors are computed by, first ones first, those of models not."""
+        calls = self._calls_above(*tensors)
         return [call for call in calls if not isinstance(call.layer, keras.Model)]
 
     def shown_input(self, tensor):
         """Return the index of the input that a tensor is computed from, see `_shown_input`."""
-        above = _operations_above(tensor)
+        above = operations_above(tensor)
         indices = [i for i, taken in enumerate(self.taken) if taken.op.name in above]
         ranked = [i for i in indices if self.taken[i].shape.rank == tensor.shape.rank]
         return (ranked or indices or [0])[0]
@@ -235,8 +245,17 @@ class Tap(keras.layers.Layer):
                     return [tensor]
         return []
 
-    def _calls_above(self, tensor):
-        above = _operations_above(tensor)
+    def _before_scores(self, above):
+        """Find what the last layer with weights makes dense outputs of."""
+        calls = [c for c in self.opened.calls if not isinstance(c.layer, keras.Model)]
+        for call in reversed(calls):
+            made = any(tensor.op.name in above for tensor in call.outputs)
+            if made and _heads.makes_scores(call.layer):
+                return [tensor for tensor in call.inputs[:1] if is_spatial(tensor)]
+        return []
+
+    def _calls_above(self, *tensors):
+        above = operations_above(*tensors)
         return [c for c in self.opened.calls if any(t.op.name in above for t in c.outputs)]
 
     def _producer(self, tensor):
@@ -276,9 +295,9 @@ def _without_activation(call):
     return _heads.linear_twin(call.layer)(*call.args, **call.kwargs)
 
 
-def _operations_above(tensor):
-    """Return the names of the TensorFlow operations that a tensor is computed by."""
-    found, waiting = {tensor.op.name}, [tensor.op]
+def operations_above(*tensors):
+    """Return the names of the TensorFlow operations that tensors are computed by."""
+    found, waiting = {tensor.op.name for tensor in tensors}, [tensor.op for tensor in tensors]
     while waiting:
         for source in waiting.pop().inputs:
             if source.op.name not in found:

@@ -12,13 +12,18 @@ from keras_explainable._checks import mistyped
 from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _layouts
+from keras_explainable.inspection import _targets
+from keras_explainable.inspection._graphs import Call
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
 from keras_explainable.inspection._graphs import is_spatial
 from keras_explainable.inspection._graphs import output_names
 from keras_explainable.inspection._graphs import placeholders
+from keras_explainable.inspection._redirecting import Redirected
 from keras_explainable.inspection._redirecting import redirected_graph
 from keras_explainable.inspection._taps import Tap
+
+_NO_HEAD = (None, "a function of the outputs is explained")
 
 
 class Exposed(keras.Model):
@@ -42,6 +47,11 @@ class Exposed(keras.Model):
         gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
             they are the gradients of the model.
         guide: another `Exposed` model of the same one, for a method that needs two.
+        own_inputs: symbolic inputs, in the structure that the original model takes them in, without
+            the data of a target that follow.
+        mirrored_indices: indices, among the flattened inputs, of data with positions.
+        has_fixed_places: whether a target says that images can't be mirrored or resized.
+        limits: ranges of the data of a target, as `ke.targets.Target` tells them.
     """
 
     activation = None
@@ -53,7 +63,16 @@ class Exposed(keras.Model):
     offsets = {}  # noqa: RUF012
     gradient_rule = None
     guide = None
+    mirrored_indices = ()
+    has_fixed_places = False
+    limits = ()
+    _own_inputs = None
     _resume = None
+
+    @property
+    def own_inputs(self):
+        """What the original model takes."""
+        return self.input if self._own_inputs is None else self._own_inputs()
 
     def resume(self, inputs, activations, number=0):
         """Compute the logits from given activations, running what comes after them.
@@ -92,7 +111,9 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
             takes the last spatial activation: what enters the global pooling (or flattening) that
             feeds the logits.
         outputs: which output the logits are of: its index among the outputs of the model, its name,
-            or an endpoint. `None` takes the only output, or the first one with a warning.
+            or an endpoint. `None` takes the only output, or the first one with a warning. A
+            function of the outputs that returns `(batch, units)`, or a target (`ke.targets`), gives
+            what takes the place of logits; the data of a target are further inputs.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
             know.
 
@@ -214,13 +235,65 @@ def _expose(model, choice, outputs, inputs, split=None, rules=None):
     except Unreachable as unreachable:
         return _expose_by_tap(model, choice, outputs, inputs, split, rules, unreachable.__cause__)
 
-    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
-    calls = graph.ancestry(tensor)
+    target, splice = _targets.as_target(outputs), None
+    if target is None:
+        tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+        explained, own = [tensor], graph.inputs
+    else:
+
+        def take(*arguments):
+            return _logits(graph, *arguments)[::-1]
+
+        splice = _targets.splice(target, *_taken(model, graph.outputs, target, take))
+        activation, explained, own = splice.activation, splice.used, graph.inputs
+        graph.inputs = _targets.with_data(own, splice.data)
+        tensor = splice.layer(splice.used, splice.data)
+    calls = graph.ancestry(explained)
+    endpoints = _endpoints(graph, calls, choice, [t for t in explained if splice and is_spatial(t)])
+    made = {}
+    if rules:
+        redirected = graph.ancestry(tensor)
+        chosen = rules(redirected, functools.partial(_calls_above, redirected))
+        made = redirected_graph(graph.inputs, tensor, redirected, chosen)
+    logits, *activations = (made.get(id(t), t) for t in [tensor, *endpoints])
+    exposed = Exposed(graph.inputs, [_flat(logits), *activations], name=f"{model.name}_exposed")
+    exposed.activation = activation
+    exposed.channels_first = graph.channels_first
+    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
+    if choice is _biases.outputs_of_biased:
+        exposed.offsets = _biases.offsets(calls, graph.paths())
+        _biases.warn_of_others(calls, graph.paths())
+    if splice:
+        _set_target(exposed, splice, own)
+    if endpoints:
+        head = _NO_HEAD if splice else _heads.linear_head(calls, tensor, endpoints[0])
+        _set_head(exposed, *head)
+        _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
+    return exposed
+
+
+def _endpoints(graph, calls, choice, dense):
+    """Find the endpoints in a list, or those that a function finds among calls.
+
+    Args:
+        graph: `Graph`.
+        calls: calls that what is explained is computed by.
+        choice: list of endpoints, `None` among them, or function from calls to one.
+        dense: outputs with positions that a target takes.
+
+    Returns:
+        list of symbolic tensors.
+    """
     reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
     endpoints = []
     for argument in choice(calls) if callable(choice) else choice:
         if argument is None:
-            endpoint = _heads.default_endpoint(_heads.last_spatial(calls), graph)
+            found = _heads.before_scores(calls, dense) if dense else _heads.last_spatial(calls)
+            if dense and len(found) > 1:
+                # Each branch makes scores of its own, as the levels of a detector do.
+                endpoints += _of_one_input(found, [_shown_input(graph, calls, e) for e in found])
+                continue
+            endpoint = _heads.default_endpoint(found, graph)
         else:
             endpoint = argument if callable(choice) else graph.endpoint(argument)
         if id(endpoint) not in reached:
@@ -230,23 +303,7 @@ def _expose(model, choice, outputs, inputs, split=None, rules=None):
         endpoints.append(endpoint)
     if choice is _rectified:
         endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
-
-    made = {}
-    if rules:
-        chosen = rules(calls, functools.partial(_calls_above, calls))
-        made = redirected_graph(graph.inputs, tensor, calls, chosen)
-    logits, *activations = (made.get(id(t), t) for t in [tensor, *endpoints])
-    exposed = Exposed(graph.inputs, [_flat(logits), *activations], name=f"{model.name}_exposed")
-    exposed.activation = activation
-    exposed.channels_first = graph.channels_first
-    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
-    if choice is _biases.outputs_of_biased:
-        exposed.offsets = _biases.offsets(calls, graph.paths())
-        _biases.warn_of_others(calls, graph.paths())
-    if endpoints:
-        _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
-        _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
-    return exposed
+    return endpoints
 
 
 def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
@@ -261,35 +318,108 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
             f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
         ) from error
     _layouts.refuse(tap.opened.calls, model.name)
-    activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
-    calls = tap.ancestry(logits)
+    target, splice = _targets.as_target(outputs), None
+    if target is None:
+        activation, tensor = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
+        explained = [tensor]
+    else:
+        splice = _targets.splice(target, *_taken(model, tap.outputs, target, tap.pick_logits))
+        activation, explained = splice.activation, splice.used
+        tap.picks = tuple(tap.picks[i] for i in splice.indices)
+    calls = tap.ancestry(*explained)
     endpoints = [
-        argument if callable(choice) and argument is not None else tap.activations(argument, logits)
+        argument
+        if callable(choice) and argument is not None
+        else tap.activations(argument, *explained)
         for argument in (choice(calls) if callable(choice) else choice)
     ]
     if choice is _rectified:
         endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
     for endpoint in endpoints:
         tap.pick(endpoint)
-    head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
+    head = (None, Exposed.head_error)
+    if endpoints:
+        head = _NO_HEAD if splice else tap.linear_head(tensor, endpoints[0])
     offsets = {}
     if choice is _biases.outputs_of_biased:
         offsets = _biases.offsets(calls, tap.opened.paths())
         _biases.warn_of_others(calls, tap.opened.paths())
+    target_rule = None
     if rules:
-        tap.redirect(calls, rules(calls, tap.ancestry))
+        last = [Call("target", splice.layer, explained, [])] if splice else []
+        chosen = rules([*calls, *last], tap.ancestry)
+        target_rule = chosen.pop() if splice else None
+        tap.redirect(calls, chosen)
     shown = [tap.shown_input(endpoint) for endpoint in endpoints]
-    resuming = [tap.resuming(endpoint) for endpoint in endpoints]
+    resuming = [tap.resuming(endpoint, len(explained)) for endpoint in endpoints]
     tap.opened.calls = tap.opened.returned = tap.taken = []
-    tensor, *activations = tap(symbolic)
-    exposed = Exposed(symbolic, [_flat(tensor), *activations], name=f"{model.name}_exposed")
+    found = tap(symbolic)
+    values, activations = found[: len(explained)], found[len(explained) :]
+    data = splice.data if splice else []
+    extended = _targets.with_data(symbolic, data)
+    tensor = splice.layer(values, data) if splice else _flat(values[0])
+    if target_rule:
+        redirected = Redirected(splice.layer, target_rule, (values, data), {}, tensor)
+        tensor = redirected([*values, *data])
+    exposed = Exposed(extended, [tensor, *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed.offsets = offsets
-    exposed._resume = lambda number, tensors: resuming[number](tensors)
+    places = [_places(x, extended) for x in (symbolic, data)]
+    exposed._resume = _resuming_tapped(resuming, splice, *places)
     _set_head(exposed, *head)
+    if splice:
+        _set_target(exposed, splice, symbolic)
     if shown:
-        _set_inputs(exposed, shown)
+        _set_inputs(exposed, [places[0][index] for index in shown])
     return exposed
+
+
+def _taken(model, structure, target, take):
+    """Return what a target takes, and a flat list of the activations that were left out of it.
+
+    Args:
+        model: `keras.Model`.
+        structure: its outputs.
+        target: `Target`.
+        take: function from the index of an output, or `None` and an endpoint, and whether its
+            activation is left out, to that activation and a tensor.
+    """
+    if not target.takes_all:
+        choice, output = _output(model, structure, target.output), target.output
+        activation, tensor = take(choice, output, target.before_activation)
+        return tensor, [activation]
+    indices = range(len(keras.tree.flatten(structure)))
+    pairs = [take(index, index, target.before_activation) for index in indices]
+    return keras.tree.pack_sequence_as(structure, [p[1] for p in pairs]), [p[0] for p in pairs]
+
+
+def _places(structure, extended):
+    """Return the indices of inputs among the flattened ones of an exposed model."""
+    flat = keras.tree.flatten(extended)
+    return [next(i for i, t in enumerate(flat) if t is x) for x in keras.tree.flatten(structure)]
+
+
+def _resuming_tapped(resuming, splice, own, data):
+    """Return the function of `_resuming`, of functions that `Tap.resuming` made."""
+
+    def resume(number, tensors):
+        *inputs, activations = tensors
+        outputs = resuming[number]([*(inputs[i] for i in own), activations])
+        if splice:
+            return splice.layer(outputs, [inputs[i] for i in data])
+        logits = outputs[0]
+        return tf.reshape(logits, (tf.shape(logits)[0], logits.shape[-1]))
+
+    return resume
+
+
+def _set_target(exposed, splice, own):
+    """Note which inputs are data of a target."""
+    data = _places(splice.data, exposed.input)
+    exposed.mirrored_indices = tuple(i for i, m in zip(data, splice.mirrored, strict=True) if m)
+    exposed.has_fixed_places = splice.is_fixed
+    exposed.limits = splice.limits
+    exposed._own_inputs = lambda: own
 
 
 def _resuming(inputs, outputs):
@@ -334,7 +464,7 @@ def _output(model, structure, choice):
     return names.index(choice) if isinstance(choice, str) and choice in names else None
 
 
-def _logits(graph, index, endpoint):
+def _logits(graph, index, endpoint, before_activation=True):
     """Find the chosen output of a graph, without its activation."""
     if index is None:
         tensor = graph.endpoint(endpoint, argument="outputs")
@@ -342,6 +472,8 @@ def _logits(graph, index, endpoint):
         tensor = keras.tree.flatten(graph.outputs)[index]
     if any(tensor is t for t in keras.tree.flatten(graph.inputs)):
         raise invalid("outputs", "an output or a layer of the model", repr(endpoint))
+    if not before_activation:
+        return tensor, None
     producers = {id(t): call for call in graph.ancestry(tensor) for t in call.outputs}
     if isinstance(producers[id(tensor)].layer, keras.layers.Lambda):
         warnings.warn(

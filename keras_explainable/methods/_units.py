@@ -15,7 +15,7 @@ _BATCH_SIZE = 32
 def float_logits(logits):
     """Return logits in float32, or say that they are not `(batch, units)`."""
     if logits.shape.rank != 2:
-        hint = "Choose another output with `output=`."
+        hint = "Choose another output with `output=`, or what of it is explained (`ke.targets`)."
         raise invalid("model", "logits of shape (batch, units)", tuple(logits.shape), hint)
     return tf.cast(logits, tf.float32)
 

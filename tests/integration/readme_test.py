@@ -7,7 +7,13 @@ import keras
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/features.md", "docs/methods.md", "docs/models.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/features.md",
+    "docs/methods.md",
+    "docs/models.md",
+    "docs/targets.md",
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What a line prints stands beside it, `print(x)  # expected`, or below its block of code.
 PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$|^# (.+)$", re.MULTILINE)

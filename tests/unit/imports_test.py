@@ -22,7 +22,7 @@ FLOORS = (
         "regularizers",
         "visualization",
     ),
-    ("_variation", "methods._registry", "metrics._registry"),
+    ("_variation", "methods._registry", "metrics._registry", "targets"),
     # What the families of methods share, above `inspection`.
     ("methods._units",),
     ("methods._inputs", "methods._activations"),

@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -34,10 +35,10 @@ def tta(
     of positions (the width of images, volumes and video, the time of signals), and
     :math:`\mathrm{up}` the resizing to the input. Scales apply to every axis of positions. A model
     whose input has a fixed size can't take another: only the mirror image is explained beside the
-    image then, with a warning. Inputs without positions stay as they are. The units that "argmax"
-    stands for are those of the inputs as they are, and so are the logits. Cost: that of the method
-    for every scale, on images of that size, twice with mirror images; one forward pass more for
-    "argmax", or where 1 is not among the scales.
+    image then, with a warning. Inputs without positions stay as they are, and masks of a target are
+    mirrored. The units that "argmax" stands for are those of the inputs as they are, and so are the
+    logits. Cost: that of the method for every scale, on images of that size, twice with mirror
+    images; one forward pass more for "argmax", or where 1 is not among the scales.
 
     Args:
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`,
@@ -82,6 +83,9 @@ def tta(
         if not any(_is_image(tensor) for tensor in tf.nest.flatten(inputs)):
             shapes = ", ".join(str(tuple(t.shape)) for t in tf.nest.flatten(inputs))
             raise invalid("inputs", "an input with positions", shapes)
+        if getattr(model, "has_fixed_places", False):
+            hint = "Give it as a mask, or leave out `tta`."
+            raise invalid("output", "a target that can be mirrored", "one at a fixed place", hint)
         possible = _possible(scales, model)
         logits, total, passes = None, None, 0
         if isinstance(indices, str) or 1 not in possible:
@@ -89,7 +93,7 @@ def tta(
         for scale in possible:
             scaled = tf.nest.map_structure(lambda x, scale=scale: _scale(x, scale), inputs)
             for mirror in (False, True) if flip else (False,):
-                seen = tf.nest.map_structure(_mirror, scaled) if mirror else scaled
+                seen = _mirror(scaled, model) if mirror else scaled
                 found, maps = method(model, seen, indices, **options)
                 if logits is None and scale == 1:
                     logits = found
@@ -119,7 +123,8 @@ def _is_image(tensor):
 
 def _possible(scales, model):
     """Return the scales that a model takes."""
-    fixed = {tuple(x.shape[1:-1]) for x in model.inputs if len(x.shape) > 2 and any(x.shape[1:-1])}
+    images = [x for x in model.inputs if keras.backend.is_float_dtype(x.dtype)]
+    fixed = {tuple(x.shape[1:-1]) for x in images if len(x.shape) > 2 and any(x.shape[1:-1])}
     if not fixed or set(scales) == {1}:
         return scales
     size = sorted(fixed, key=str)[0]
@@ -145,9 +150,24 @@ def _scaled(size, scale):
     return tf.maximum(1, tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32))
 
 
-def _mirror(tensor):
-    """Reflect the last axis of positions."""
-    return tf.reverse(tensor, [tensor.shape.rank - 2]) if _is_image(tensor) else tensor
+def _mirror(inputs, model):
+    """Reflect the last axis of positions, in masks of a target too."""
+    flat = tf.nest.flatten(inputs)
+    last = _shown_image(flat, model).shape.rank - 2
+    masks = getattr(model, "mirrored_indices", ())
+    mirrored = [
+        tf.reverse(x, [last if i in masks else x.shape.rank - 2])
+        if _is_image(x) or i in masks
+        else x
+        for i, x in enumerate(flat)
+    ]
+    return tf.nest.pack_sequence_as(inputs, mirrored)
+
+
+def _shown_image(flat, model):
+    """Return the input that maps show, or else the first one with positions."""
+    chosen = flat[getattr(model, "input_index", 0)]
+    return chosen if _is_image(chosen) else next(filter(_is_image, flat))
 
 
 def _restored(maps, inputs, model, mirrored):
@@ -159,8 +179,7 @@ def _restored(maps, inputs, model, mirrored):
             hint = "Leave out options that ask for something beside maps."
             raise invalid("method", "a method that returns one map per input", "others", hint)
     else:
-        chosen = flat[getattr(model, "input_index", 0)]
-        shown = [chosen if _is_image(chosen) else next(filter(_is_image, flat))]
+        shown = [_shown_image(flat, model)]
     restored = [
         _restored_map(m, x, mirrored) if _is_image(x) else m
         for m, x in zip(tf.nest.flatten(maps), shown, strict=True)

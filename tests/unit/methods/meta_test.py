@@ -479,7 +479,9 @@ def test_meta_methods_take_methods_only():
 
 def test_meta_methods_are_found_by_name():
     assert ke.methods.get_meta("tta") is ke.methods.tta
-    with pytest.raises(ValueError, match=r"one of guided, smooth, smooth_taylor, tta. Received: 'tti'"):
+    with pytest.raises(
+        ValueError, match=r"one of guided, smooth, smooth_taylor, tta. Received: 'tti'"
+    ):
         ke.methods.get_meta("tti")
 
 

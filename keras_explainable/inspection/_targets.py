@@ -1,0 +1,334 @@
+"""What is explained of the outputs of a model, where it is not one of them as it is."""
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+from keras_explainable._checks import one_of
+from keras_explainable.inspection._taps import operations_above
+
+MIRRORING = ("same", "mask", "refused")
+# A model with inputs by name gets the data of a target by these.
+_DATA = "target_data_{}"
+# Samples in the trial run of a target, so that an axis that it puts first is not taken for them.
+_TRIAL = 3
+
+
+class Target:
+    """A function from the outputs of a model to values `(batch, units)`, which are explained.
+
+    Its data become inputs of the exposed model, so that other data of the same shape and type are
+    explained by the step that was compiled for the first ones.
+
+    Args:
+        function: function `(outputs, *data, **settings)` of tensors that returns `(batch, units)`.
+        data: arrays of numbers or booleans with one row per sample, or with a single row for all.
+        output: what the function takes: `None` for all outputs, in the structure that the model
+            returns; one output or layer, as `inspection.expose` takes it; what a function picks out
+            of that structure; or the values of another target.
+        before_activation: whether outputs are taken before their last activation, one by one.
+            Defaults to True.
+        mirroring: what holds for mirrored and resized images: "same" where the data say nothing of
+            places, "mask" where their axes after the first are positions, and are mirrored too, or
+            "refused". Defaults to "same".
+        keeps_units: whether the units are those of the output, so that the activation left out
+            turns values into probabilities. Defaults to False, for which values count as they are.
+        limits: function from the outputs that `function` takes to a list of one pair, or none: the
+            lowest values that the columns of the first of `data` may have, and what they stay
+            below.
+        takes_activation: whether the function has a keyword `activation`, the function that was
+            left out of the output, or `None`.
+        **settings: keyword arguments of the function.
+    """
+
+    def __init__(
+        self,
+        function,
+        data=(),
+        *,
+        output=None,
+        before_activation=True,
+        mirroring="same",
+        keeps_units=False,
+        limits=None,
+        takes_activation=False,
+        **settings,
+    ):
+        if not callable(function):
+            raise mistyped("function", "a function of outputs", function)
+        one_of("mirroring", mirroring, MIRRORING)
+        encoded = [_encoded(array) for array in data]
+        self.inner = output if isinstance(output, Target) else None
+        self.function = function
+        self.output = None if self.inner else output
+        self.before_activation = before_activation
+        self.keeps_units = keeps_units
+        self.takes_activation = takes_activation
+        self.limits = limits
+        self.settings = settings
+        self.own = tuple((array.shape[1:], dtype) for array, dtype in encoded)
+        self.mirrored = tuple(mirroring == "mask" for _ in self.own)
+        self.is_fixed = mirroring == "refused"
+        self.data = tuple(array for array, _ in encoded)
+        self.num_inner = 0
+        if self.inner:
+            self.output, self.before_activation = self.inner.output, self.inner.before_activation
+            self.mirrored = self.inner.mirrored + self.mirrored
+            self.is_fixed = self.is_fixed or self.inner.is_fixed
+            self.keeps_units = keeps_units and self.inner.keeps_units
+            self.num_inner = len(self.inner.data)
+            self.data = self.inner.data + self.data
+
+    @property
+    def takes_all(self):
+        """Whether it takes all outputs, in the structure that the model returns."""
+        return self.output is None or _is_function(self.output)
+
+    @property
+    def specification(self):
+        """Shape of a row, and type, of each of the data."""
+        return (self.inner.specification if self.inner else ()) + self.own
+
+    @property
+    def kind(self):
+        """All that tells this target from others, but for the values of the data."""
+        inner = self.inner.kind if self.inner else None
+        switches = (self.before_activation, self.mirrored, self.is_fixed, self.keeps_units)
+        return (self.function, self.settings, self.own, inner, self.output, switches)
+
+    def template(self):
+        """Return this target without its data."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(vars(self), data=None)
+        copy.inner = self.inner and self.inner.template()
+        return copy
+
+    def rows(self, num_samples):
+        """Return the data, integers and booleans, with a row for each of a number of samples."""
+        found = []
+        for array in self.data:
+            if len(array) not in (1, num_samples):
+                expected = (
+                    f"data with one row for all, or one for each of the {num_samples} samples"
+                )
+                raise invalid("output", expected, f"{len(array)} rows")
+            found.append(np.broadcast_to(array, (num_samples, *array.shape[1:])))
+        return found
+
+    def check(self, limits):
+        """Refuse data that are out of the range that outputs have, as `Splice.limits` tells it."""
+        for number, lowest, highest in limits:
+            array = self.data[number]
+            if (array < lowest).any() or (array >= highest).any():
+                received = f"{array.min()} to {array.max()}"
+                raise invalid("output", f"indices below {tuple(highest)}", received)
+
+    def __call__(self, outputs, data=(), activation=None, noted=None):
+        """Return the values.
+
+        Args:
+            outputs: what the model returns, in the structure that `output` asks for.
+            data: list of tensors.
+            activation: what was left out of the outputs, or `None`.
+            noted: list that ranges of the data are added to, as in `Splice.limits`.
+
+        Returns:
+            tensor `(batch, units)`.
+        """
+        if self.inner:
+            outputs = self.inner(outputs, data[: self.num_inner], activation, noted)
+        elif _is_function(self.output):
+            outputs = self.output(outputs)
+        if noted is not None and self.limits:
+            noted.extend((self.num_inner, *found) for found in self.limits(outputs))
+        more = {"activation": activation} if self.takes_activation else {}
+        return self.function(outputs, *data[self.num_inner :], **self.settings, **more)
+
+
+class Splice(NamedTuple):
+    """A target fitted to the outputs of one model.
+
+    Attributes:
+        layer: layer from a list of tensors and a list of data to `(batch, units)`.
+        used: the tensors that it takes, which are those that the target depends on.
+        indices: what numbers they have among those given.
+        data: symbolic inputs for the data.
+        activation: what turns its values into probabilities, or `None`.
+        limits: triples of the number of an array of the data, and the lowest values that its
+            columns may have, and what they stay below.
+        mirrored: whether each of the data is mirrored where images are.
+        is_fixed: whether images can't be mirrored or resized.
+    """
+
+    layer: keras.layers.Layer
+    used: list
+    indices: list
+    data: list
+    activation: object
+    limits: tuple
+    mirrored: tuple
+    is_fixed: bool
+
+
+class TargetLayer(keras.layers.Layer):
+    """Turns outputs of a model, and data, into the values that are explained."""
+
+    def __init__(self, run, autocast):
+        super().__init__(name="explained_target", dtype="float32", autocast=autocast)
+        self.run = run
+        self.built = True
+
+    def call(self, tensors, data):
+        """Return values `(batch, units)`."""
+        return self.run(tensors, data)
+
+
+def as_target(outputs):
+    """Return the target that an argument `outputs` stands for, or `None`."""
+    if isinstance(outputs, Target):
+        return outputs
+    return Target(outputs, before_activation=False) if _is_function(outputs) else None
+
+
+def splice(target, structure, activations):
+    """Fit a target to the outputs of a model.
+
+    Args:
+        target: `Target`.
+        structure: tensors that it takes, symbolic or of a graph, in the structure that it takes.
+        activations: what was left out of each of them, a flat list.
+
+    Returns:
+        a `Splice`.
+
+    Raises:
+        ValueError: if it doesn't return `(batch, units)`, with a fixed number of units.
+    """
+    flat = keras.tree.flatten(structure)
+    target = target.template()
+    specification = target.specification
+    skeleton = keras.tree.map_structure(lambda _: 0, structure)
+
+    def run_on(tensors, data, activation=tf.identity, noted=None):
+        outputs = keras.tree.pack_sequence_as(skeleton, tensors)
+        pairs = zip(data, specification, strict=True)
+        decoded = [_decoded(array, kind) for array, (_, kind) in pairs]
+        return target(outputs, decoded, activation, noted)
+
+    used, limits = _tried(run_on, flat, specification)
+    left_out = _common([activations[i] for i in used])
+    # A target that asks for an activation says so if there is none.
+    _tried(functools.partial(run_on, activation=left_out), flat, specification)
+    empty = [([size or 1 for size in t.shape], t.dtype) for t in flat]
+
+    def run(tensors, data):
+        # An output that nothing is computed from is not computed.
+        given = dict(zip(used, tensors, strict=True))
+        full = [given[i] if i in given else tf.zeros(*e) for i, e in enumerate(empty)]
+        return tf.convert_to_tensor(run_on(full, data, left_out))
+
+    inputs = [
+        keras.Input(shape, dtype=_stored(kind), name=_DATA.format(i))
+        for i, (shape, kind) in enumerate(specification)
+    ]
+    layer = TargetLayer(run, autocast=target.before_activation)
+    activation = left_out if target.keeps_units else keras.activations.linear
+    tensors = [flat[i] for i in used]
+    return Splice(
+        layer, tensors, used, inputs, activation, limits, target.mirrored, target.is_fixed
+    )
+
+
+def with_data(inputs, data):
+    """Return inputs of a model, tensors or arrays, with the data of a target added.
+
+    Args:
+        inputs: in the structure that the model takes.
+        data: list of what is added.
+
+    Returns:
+        inputs of the exposed model; those given, where nothing is added.
+    """
+    if not data:
+        return inputs
+    if isinstance(inputs, dict):
+        return {**inputs, **{_DATA.format(i): array for i, array in enumerate(data)}}
+    return [*inputs, *data] if isinstance(inputs, list | tuple) else [inputs, *data]
+
+
+def _tried(run, flat, specification):
+    """Run a target on placeholders.
+
+    Returns:
+        used: indices of the tensors that it depends on.
+        limits: as in `Splice`.
+    """
+    size = next((t.shape[0] for t in flat if t.shape[0] is not None), _TRIAL)
+    taken = [tf.TensorSpec((t.shape[0] or size, *t.shape[1:]), t.dtype) for t in flat]
+    data = [tf.TensorSpec((size, *shape), _stored(kind)) for shape, kind in specification]
+    found, limits = [], []
+
+    def trial(tensors, data):
+        values = run(tensors, data, noted=limits)
+        _check(values, size)
+        above = operations_above(values) if hasattr(values, "graph") else ()
+        found.extend(i for i, t in enumerate(tensors) if t.op.name in above)
+
+    tf.function(trial, autograph=False).get_concrete_function(taken, data)
+    if not found:
+        expected = "a function of the outputs of the model, which depends on one at least"
+        raise invalid("outputs", expected, "one that doesn't")
+    return found, tuple(limits)
+
+
+def _common(activations):
+    """Return the activation that several outputs have in common, or `None`."""
+    same = all(activation is activations[0] for activation in activations)
+    return activations[0] if same else None
+
+
+def _check(values, size):
+    """Refuse what is not a float tensor `(size, units)`."""
+    expected = "a function that returns a float tensor (batch, units)"
+    if not tf.is_tensor(values):
+        received = f"one that returns an object of type {type(values).__name__}"
+        raise invalid("outputs", expected, received)
+    shape = tuple(values.shape) if values.shape.rank is not None else "unknown"
+    if not values.dtype.is_floating:
+        raise invalid("outputs", expected, f"one that returns {values.dtype.name}")
+    if values.shape.rank != 2 or values.shape[0] not in (None, size):
+        received = f"one that returns the shape {shape} for {size} samples"
+        hint = "`ke.targets` has functions for outputs of several positions."
+        raise invalid("outputs", expected, received, hint)
+    if values.shape[1] is None:
+        raise invalid("outputs", f"{expected}, with a fixed number of units", f"shape {shape}")
+
+
+def _is_function(output):
+    """Tell functions from endpoints, of which layers can be called too."""
+    return callable(output) and not isinstance(output, keras.Operation)
+
+
+def _encoded(array):
+    """Return data as integers or booleans, which no method moves or differentiates, and a type."""
+    array = np.asarray(array)
+    if array.ndim == 0 or not (array.dtype == bool or np.issubdtype(array.dtype, np.number)):
+        raise mistyped("data", "arrays of numbers with an axis of samples", array.tolist())
+    if array.dtype == bool:
+        return array, "bool"
+    if np.issubdtype(array.dtype, np.integer):
+        return array.astype("int32"), "int32"
+    return np.ascontiguousarray(array, "float32").view("int32"), "float32"
+
+
+def _stored(kind):
+    return "bool" if kind == "bool" else "int32"
+
+
+def _decoded(tensor, kind):
+    return tf.bitcast(tensor, tf.float32) if kind == "float32" else tensor
