@@ -5,6 +5,11 @@ import types
 import keras
 from keras.src.models.functional import Functional
 
+ATTENTIONS = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+    keras.layers.Attention,
+)
 # What Keras sets on an instance to wrap a method: it points back at the instance it was made for.
 _WRAPPED_METHODS = ("build", "quantize", "train_function", "test_function", "predict_function")
 
@@ -70,6 +75,24 @@ def symbolic_outputs(model):
 
     run_graph(model, input_structure(model), note)
     return made
+
+
+def sublayers(layer):
+    """List the layers inside a layer, at any depth."""
+    if not isinstance(layer, keras.Layer):
+        return []
+    return list(layer._flatten_layers(include_self=False))
+
+
+def is_composite(layer):
+    """Tell whether a layer that Keras doesn't define is made of other layers."""
+    is_own = type(layer).__module__.split(".")[0] == "keras"
+    return not is_own and bool(sublayers(layer))
+
+
+def holds_attention(layer):
+    """Tell whether a layer is one of attention, or is made of layers among which there is one."""
+    return any(isinstance(part, ATTENTIONS) for part in (layer, *sublayers(layer)))
 
 
 def call_counts(model):

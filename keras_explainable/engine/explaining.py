@@ -19,6 +19,11 @@ from keras_explainable.methods import _registry
 
 # Explainers kept per model, so that a second call with the same options finds its compiled step.
 _KEPT = 64
+# What the methods of a family explain in place of a layer.
+_WITHOUT_LAYER = {
+    "gradient": "explains the input, not a layer",
+    "attention": "explains with the attention of all layers",
+}
 _explainers = weakref.WeakKeyDictionary()
 
 
@@ -29,12 +34,14 @@ class Explainer(keras.Model):
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`.
         model: `keras.Model`, as trained. It is left exactly as found.
         layer: endpoint of the activations, see `inspection.expose`. Defaults to the last spatial
-            activation. Methods of the gradient family take none.
+            activation. Methods of the gradient and attention families take none.
         output: which output of the model is explained, as `outputs` in `inspection.expose`.
         postprocessing: filter of the maps: its name, a function from maps to maps, `None` for raw
             maps, or "auto" for the default of the method.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
             activations; a size `(height, width)`, or one integer for both, is another choice.
+        reshape: how tokens are arranged as an image, see `inspection.expose`. Defaults to the grid
+            of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
@@ -63,6 +70,7 @@ class Explainer(keras.Model):
         output=None,
         postprocessing="auto",
         resizing=True,
+        reshape=None,
         run_eagerly=False,
         jit_compile=False,
         inputs=None,
@@ -79,7 +87,7 @@ class Explainer(keras.Model):
         _check_options(registration, options)
         with model.distribute_strategy.scope():
             super().__init__(name=f"{model.name}_explainer")
-            self.exposed = _expose(registration, model, layer, output, inputs)
+            self.exposed = _expose(registration, model, layer, output, inputs, reshape)
         self.method = functools.partial(registration.method, **options)
         self.sample_options = registration.sample_options
         self.postprocessing = postprocessing
@@ -376,6 +384,7 @@ def explain(
     callbacks=None,
     postprocessing="auto",
     resizing=True,
+    reshape=None,
     run_eagerly=False,
     jit_compile=False,
     **options,
@@ -408,6 +417,8 @@ def explain(
             variable: a new `lambda` in every call is compiled in every call.
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
             activations; a size `(height, width)`, or one integer for both, is another choice.
+        reshape: how tokens are arranged as an image, see `inspection.expose`. Defaults to the grid
+            of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         **options: keyword arguments of the method.
@@ -440,6 +451,7 @@ def explain(
             "output": output,
             "postprocessing": postprocessing,
             "resizing": resizing,
+            "reshape": reshape,
             "run_eagerly": run_eagerly,
             "jit_compile": jit_compile,
             **{name: option for name, option in options.items() if name not in kept},
@@ -608,18 +620,21 @@ def _first_batch(x):
     return keras.tree.map_structure(_array, x)
 
 
-def _expose(registration, model, layer, output, inputs):
+def _expose(registration, model, layer, output, inputs, reshape):
     """Expose what the family of a method needs, with errors that name the arguments given here."""
-    if registration.family == "gradient" and layer is not None:
-        expected = f"`None`: {registration.method.__name__} explains the input, not a layer"
-        raise invalid("layer", expected, repr(layer))
+    name, family = registration.method.__name__, registration.family
+    if family in _WITHOUT_LAYER and layer is not None:
+        raise invalid("layer", f"`None`: {name} {_WITHOUT_LAYER[family]}", repr(layer))
+    if family == "gradient" and reshape is not None:
+        raise invalid("reshape", f"`None`: {name} explains the input, not tokens", repr(reshape))
     if isinstance(layer, list | tuple) and not layer:
         raise invalid("layer", "a layer, or a list of one at least", repr(layer))
+    options = {"inputs": inputs} | ({} if reshape is None else {"reshape": reshape})
     try:
         if layer is None and registration.expose is not None:
-            return registration.expose(model, output, inputs=inputs)
-        arguments = () if registration.family == "gradient" else layer
-        return inspection.expose(model, arguments, output, inputs=inputs)
+            return registration.expose(model, output, **options)
+        arguments = () if family == "gradient" else layer
+        return inspection.expose(model, arguments, output, **options)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
         raise type(error)(message) from error.__cause__

@@ -140,14 +140,23 @@ class Graph(Calls):
         model: `keras.Model`, built.
         inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
         split: function that tells which layers are opened into a linear one and their activation.
+        opens: function that tells which layers made of other layers are opened, where they can be
+            run on symbolic tensors. Defaults to those that attend.
+        attends: whether layers of attention return their scores too.
+
+    Attributes:
+        scores: dict from the id of the scores of a layer of attention to its path.
 
     Raises:
         Unreachable: if it is, or holds, a subclassed model whose `call` fails on symbolic tensors.
     """
 
-    def __init__(self, model, inputs=None, split=None):
+    def __init__(self, model, inputs=None, split=None, opens=None, attends=False):
         super().__init__(model)
         self._split = split or (lambda _: False)
+        self._opens = opens or _compat.holds_attention
+        self._attends = attends
+        self.scores = {}
         self._names = {}
         self._made = {}
         self.inputs = placeholders(model, inputs)
@@ -209,8 +218,13 @@ class Graph(Calls):
                 f"The layer {path!r} has its channels first, which is not supported. Build the "
                 'model with `data_format="channels_last"`.'
             )
+        opened = self._open_composite(operation, args, kwargs, path)
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
+        elif opened is not None:
+            outputs = opened
+        elif self._attends and isinstance(operation, _compat.ATTENTIONS):
+            outputs = self._attend(operation, args, kwargs, path)
         elif self._split(operation):
             before, after = split_activation(self._twin(operation, path))
             linear = before(*args, **kwargs)
@@ -221,6 +235,34 @@ class Graph(Calls):
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
         self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))
         return outputs
+
+    def _open_composite(self, layer, args, kwargs, path):
+        """Open a layer made of layers, or return `None` where it can't be opened, or needn't."""
+        if isinstance(layer, keras.Model):
+            return None
+        if not _compat.is_composite(layer) or not self._opens(layer):
+            return None
+        known, outputs = len(self.calls), None
+        counts = _compat.call_counts(layer)
+        if takes_training(layer):
+            kwargs = {"training": False, **kwargs}
+        args, kwargs = keras.tree.map_structure(lambda t: _autocast(layer, t), (args, kwargs))
+        try:
+            outputs = self._open(layer, args, kwargs, path)
+        except Exception:  # Whatever its `call` does, it may be run as it is.
+            outputs = None
+        if _compat.undo_calls(counts) or outputs is None:
+            del self.calls[known:]
+            return None
+        return outputs
+
+    def _attend(self, layer, args, kwargs, path):
+        """Call a layer of attention, and note its scores."""
+        asked = kwargs.get("return_attention_scores", False)
+        kwargs = {**kwargs, "return_attention_scores": True}
+        outputs = self._twin(layer, path)(*args, **kwargs)
+        self.scores[id(outputs[1])] = path
+        return outputs if asked else outputs[0]
 
     def _twin(self, operation, path):
         name = path.replace("/", ".")
@@ -236,10 +278,10 @@ def split_activation(layer):
 
 
 def shadow(model, call):
-    """Return a copy of a subclassed model in which calls of its layers go elsewhere.
+    """Return a copy of a subclassed model or layer in which calls of its layers go elsewhere.
 
     Args:
-        model: subclassed `keras.Model`, built.
+        model: subclassed `keras.Model`, or layer made of layers, built.
         call: function `(layer, args, kwargs) -> outputs`.
 
     Returns:
@@ -264,6 +306,14 @@ def shadow(model, call):
 def call_of(model):
     """Return the `call` of a model; of one that is a `tf.function`, the function inside."""
     return getattr(model.call, "python_function", model.call)
+
+
+def _autocast(layer, value):
+    """Cast a symbolic tensor as calling a layer does."""
+    floats = is_symbolic(value) and keras.backend.is_float_dtype(value.dtype)
+    if not floats or not layer.autocast or value.dtype == layer.compute_dtype:
+        return value
+    return keras.ops.cast(value, layer.compute_dtype)
 
 
 class _StandIn:

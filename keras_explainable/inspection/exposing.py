@@ -6,10 +6,13 @@ import weakref
 import keras
 import tensorflow as tf
 
+from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable.inspection import _attention
 from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _tokens
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
 from keras_explainable.inspection._graphs import is_spatial
@@ -34,6 +37,9 @@ class Exposed(keras.Model):
         input_indices: the same for each of the activations.
         offsets: dict from the path of each biased layer to a function that reads what it adds to
             its input, in the order of the activations; empty but for `expose_biases`.
+        arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`;
+            `None` but for `expose_attention`.
+        query: index of the class token, or `None` where the logits are of all tokens.
     """
 
     activation = None
@@ -42,6 +48,8 @@ class Exposed(keras.Model):
     input_index = 0
     input_indices = ()
     offsets = {}  # noqa: RUF012
+    arrange = None
+    query = None
     _resume = None
 
     def resume(self, inputs, activations, number=0):
@@ -61,7 +69,7 @@ class Exposed(keras.Model):
         return self._resume(number, [*keras.tree.flatten(inputs), activations])
 
 
-def expose(model, arguments=None, outputs=None, *, inputs=None):
+def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
     """Build the model that returns the logits of a model and the activations inside it.
 
     Nested models are opened at any depth, and layers share their weights with the model given,
@@ -78,11 +86,15 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
         model: `keras.Model`, functional, sequential or subclassed, built.
         arguments: endpoint of the activations, or a list of endpoints, or `()` for none. `None`
             takes the last spatial activation: what enters the global pooling (or flattening) that
-            feeds the logits.
+            feeds the logits. Where these read a class token, it is what enters the last attention.
         outputs: which output the logits are of: its index among the outputs of the model, its name,
             or an endpoint. `None` takes the only output, or the first one with a warning.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
             know.
+        reshape: how tokens of an image, activations `(batch, tokens, channels)`, are arranged as
+            `(batch, height, width, channels)`: `None` takes the grid of the patch embedding,
+            `(height, width)` the last tokens, a function selects and permutes them, and `False`
+            leaves them.
 
     Returns:
         an `Exposed` model with outputs `[logits, *activations]`.
@@ -90,7 +102,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if the model is not built, an endpoint doesn't exist or is ambiguous, the logits
-            don't depend on an endpoint, or there is no spatial activation.
+            don't depend on an endpoint, there is no spatial activation, or it isn't known where
+            tokens are in the image.
 
     Example:
         >>> import keras, keras_explainable as ke
@@ -105,10 +118,10 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
     listed = list(arguments) if isinstance(arguments, list | tuple) else [arguments]
-    return _expose(model, listed, outputs, inputs)
+    return _expose(model, listed, outputs, inputs, reshape=reshape)
 
 
-def expose_rectified(model, outputs=None, *, inputs=None):
+def expose_rectified(model, outputs=None, *, inputs=None, reshape=None):
     """Build the model that returns logits and every spatial activation that enters them.
 
     Activations are what the activation functions return, as layers, as `keras.ops` functions or
@@ -119,6 +132,7 @@ def expose_rectified(model, outputs=None, *, inputs=None):
         model: as in `expose`.
         outputs: as in `expose`.
         inputs: as in `expose`.
+        reshape: as in `expose`.
 
     Returns:
         an `Exposed` model.
@@ -127,7 +141,7 @@ def expose_rectified(model, outputs=None, *, inputs=None):
         TypeError: as `expose`.
         ValueError: as `expose`.
     """
-    return _expose(model, _rectified, outputs, inputs)
+    return _expose(model, _rectified, outputs, inputs, reshape=reshape)
 
 
 def expose_biases(model, outputs=None, *, inputs=None):
@@ -149,7 +163,64 @@ def expose_biases(model, outputs=None, *, inputs=None):
         ValueError: as `expose`.
     """
     split = _biases.is_biased_and_activated
-    return _expose(model, _biases.outputs_of_biased, outputs, inputs, split)
+    return _expose(model, _biases.outputs_of_biased, outputs, inputs, split, reshape=False)
+
+
+def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
+    """Build the model that returns logits and how much every token attends to every other.
+
+    The scores are those of `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
+    `Attention`, called in the model, in nested ones or in layers made of layers, and what a softmax
+    makes of `(batch, heads, tokens, tokens)`. Attention of other than all tokens to all is left
+    out, as in a window, or of a class token alone.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+        reshape: as in `expose`, of the tokens that attend.
+
+    Returns:
+        an `Exposed` model with outputs `[logits, *scores]`, scores `(batch, heads, tokens,
+        tokens)`, after the softmax, first blocks first, and with `arrange` and `query`.
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`, or if there is no attention that can be reached.
+
+    Example:
+        >>> import keras, keras_explainable as ke
+        >>> x = inputs = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Reshape((16, 6))(keras.layers.Conv2D(6, 2, strides=2)(x))
+        >>> x = keras.layers.MultiHeadAttention(2, 3)(x, x)
+        >>> x = keras.layers.GlobalAveragePooling1D()(x)
+        >>> exposed = ke.inspection.expose_attention(keras.Model(inputs, x))
+        >>> [tuple(tensor.shape) for tensor in exposed.outputs]
+        [(None, 6), (None, 2, 16, 16)]
+    """
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    _tokens.check_reshape(reshape)
+    try:
+        graph = Graph(model, inputs, opens=_compat.is_composite, attends=True)
+    except Unreachable as unreachable:
+        raise _no_attention(model, _first_line(unreachable.__cause__)) from unreachable
+    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+    calls = graph.ancestry(tensor)
+    places = _tokens.Places(calls)
+    scores = _attention.scores(calls, graph.scores, places)
+    if not scores:
+        raise _no_attention(model, "none of its layers is one of attention of all tokens to all")
+    exposed = Exposed(graph.inputs, [_flat(tensor), *scores], name=f"{model.name}_attention")
+    exposed.activation = activation
+    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
+    _set_inputs(exposed, [_shown_input(graph, calls, score) for score in scores])
+    shown = exposed.inputs[exposed.input_index]
+    arranged = _attention.arranged(scores, places, shown, reshape)
+    exposed.arrange = arranged.arrange
+    pooled = any(_tokens.is_pooled(calls, t) for t in _heads.last_spatial(calls))
+    exposed.query = None if pooled else arranged.query
+    return exposed
 
 
 def head_kernel(model):
@@ -179,22 +250,38 @@ def head_kernel(model):
     return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
 
 
-def _expose(model, choice, outputs, inputs, split=None):
+def _no_attention(model, found):
+    return ValueError(
+        f"No attention can be reached in the model {model.name!r}: {found}. Build it with "
+        "`keras.layers.MultiHeadAttention`, or with a softmax of `(batch, heads, tokens, tokens)`, "
+        "called in a functional or subclassed `keras.Model`, or in a layer whose `call` applies "
+        "layers and `keras.ops`."
+    )
+
+
+def _expose(model, choice, outputs, inputs, split=None, reshape=None):
     """Expose the endpoints in a list, or those that a function finds among the calls of a model."""
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
+    _tokens.check_reshape(reshape)
     try:
         graph = Graph(model, inputs, split)
     except Unreachable as unreachable:
-        return _expose_by_tap(model, choice, outputs, inputs, split, unreachable.__cause__)
+        return _expose_by_tap(model, choice, outputs, inputs, split, reshape, unreachable.__cause__)
 
-    tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+    index = _output(model, graph.outputs, outputs)
+    tensor, activation = _logits(graph, index, outputs)
     calls = graph.ancestry(tensor)
+    if not callable(choice) and None in choice and _tokens.hides_attention(calls):
+        graph = Graph(model, inputs, split, opens=_compat.is_composite)
+        tensor, activation = _logits(graph, index, outputs)
+        calls = graph.ancestry(tensor)
     reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
     endpoints = []
     for argument in choice(calls) if callable(choice) else choice:
         if argument is None:
-            endpoint = _heads.default_endpoint(_heads.last_spatial(calls), graph)
+            candidates = _heads.last_spatial(calls)
+            endpoint = _tokens.not_only_read(calls, _heads.default_endpoint(candidates, graph))
         else:
             endpoint = argument if callable(choice) else graph.endpoint(argument)
         if id(endpoint) not in reached:
@@ -205,19 +292,42 @@ def _expose(model, choice, outputs, inputs, split=None):
     if choice is _rectified:
         endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
 
-    exposed = Exposed(graph.inputs, [_flat(tensor), *endpoints], name=f"{model.name}_exposed")
+    shown = [_shown_input(graph, calls, endpoint) for endpoint in endpoints]
+    arranged = _arrangements(
+        endpoints, [keras.tree.flatten(graph.inputs)[i] for i in shown], calls, reshape
+    )
+    logits, exposing = _tokens.splice(graph.inputs, tensor, endpoints, arranged)
+    exposed = Exposed(graph.inputs, [_flat(logits), *exposing], name=f"{model.name}_exposed")
     exposed.activation = activation
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
     if split:
         exposed.offsets = _biases.offsets(calls, graph.paths())
         _biases.warn_of_others(calls, graph.paths())
     if endpoints:
-        _set_head(exposed, *_heads.linear_head(calls, tensor, endpoints[0]))
-        _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
+        head, error = _heads.linear_head(calls, tensor, endpoints[0])
+        if not error and arranged[0] is not None and not arranged[0].is_all:
+            head, error = None, "tokens that are no patches, such as a class token, are pooled too"
+        _set_head(exposed, head, error)
+        _set_inputs(exposed, shown)
     return exposed
 
 
-def _expose_by_tap(model, choice, outputs, inputs, split, cause):
+def _arrangements(endpoints, shown, calls, reshape):
+    """Return how each endpoint is arranged that is a sequence of tokens of an image, or `None`."""
+    if reshape is False:
+        return [None] * len(endpoints)
+    places, found = _tokens.Places(calls), []
+    for endpoint, taken in zip(endpoints, shown, strict=True):
+        rank = len(taken.shape)
+        if len(endpoint.shape) != 3 or rank < 4:
+            found.append(None)
+            continue
+        place = places.of(endpoint)
+        found.append(_tokens.arrangement(tuple(endpoint.shape), place, reshape, rank - 2))
+    return found
+
+
+def _expose_by_tap(model, choice, outputs, inputs, split, reshape, cause):
     """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
     symbolic = placeholders(model, inputs)
     try:
@@ -270,12 +380,13 @@ def _resuming(inputs, outputs):
 
 def _rectified(calls):
     """List the spatial activations among the outputs of calls, or `None` for the default one."""
+    places = _tokens.Places(calls)
     found = [
         tensor
         for call in calls
         if _heads.is_activated(call.layer)
         for tensor in call.outputs
-        if is_spatial(tensor)
+        if is_spatial(tensor) and (places.of(tensor) or not places.is_carried(tensor))
     ]
     return found or [None]
 

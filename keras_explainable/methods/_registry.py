@@ -9,7 +9,7 @@ from typing import NamedTuple
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 
-FAMILIES = ("gradient", "cam")
+FAMILIES = ("gradient", "cam", "attention")
 
 
 class Registration(NamedTuple):
@@ -18,7 +18,7 @@ class Registration(NamedTuple):
     Attributes:
         method: the function.
         family: "gradient" methods explain with the logits of a model alone, "cam" methods with its
-            logits and activations.
+            logits and activations, "attention" methods with its logits and attention scores.
         postprocessing: name of the filter that its maps pass by default, or `None`.
         axioms: names of the properties that it has, each with a test in
             `tests/properties/axioms_test.py`.
@@ -29,6 +29,8 @@ class Registration(NamedTuple):
             passes by default.
         is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
             input; `None` where it isn't known.
+        needs: what a model has to have for the method beside spatial activations, such as
+            "attention"; `None` for nothing.
     """
 
     method: Callable
@@ -39,6 +41,7 @@ class Registration(NamedTuple):
     expose: Callable | None = None
     raw_options: tuple = ()
     is_gradient: bool | None = None
+    needs: str | None = None
 
 
 _METHODS = {}
@@ -54,6 +57,7 @@ def explaining_method(
     expose=None,
     raw_options=(),
     is_gradient=False,
+    needs=None,
 ):
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
@@ -65,6 +69,7 @@ def explaining_method(
         expose: see `Registration`.
         raw_options: see `Registration`.
         is_gradient: see `Registration`.
+        needs: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -80,6 +85,7 @@ def explaining_method(
             expose,
             tuple(raw_options),
             is_gradient,
+            needs,
         )
         return method
 
