@@ -244,8 +244,9 @@ class Graph(Calls):
             return None
         known, outputs = len(self.calls), None
         counts = _compat.call_counts(layer)
+        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if takes_training(layer):
-            kwargs = {"training": False, **kwargs}
+            kwargs["training"] = False
         args, kwargs = keras.tree.map_structure(lambda t: _autocast(layer, t), (args, kwargs))
         try:
             outputs = self._open(layer, args, kwargs, path)

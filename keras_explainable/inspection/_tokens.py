@@ -341,10 +341,10 @@ def is_pooled(calls, endpoint):
 
 
 def hides_attention(calls):
-    """Tell whether the logits read some tokens only, and no attention before that is seen."""
-    places, candidates = Places(calls), _heads.last_spatial(calls)
-    read = candidates and places.of(candidates[0]) and not is_pooled(calls, candidates[0])
-    return bool(read) and attended(calls, places) is None
+    """Tell whether there are tokens of an image, and no attention among them is seen."""
+    places = Places(calls)
+    has_tokens = any(places.of(tensor) for call in calls for tensor in call.outputs)
+    return has_tokens and attended(calls, places) is None
 
 
 def not_only_read(calls, endpoint):

@@ -272,7 +272,7 @@ def _expose(model, choice, outputs, inputs, split=None, reshape=None):
     index = _output(model, graph.outputs, outputs)
     tensor, activation = _logits(graph, index, outputs)
     calls = graph.ancestry(tensor)
-    if not callable(choice) and None in choice and _tokens.hides_attention(calls):
+    if (callable(choice) or None in choice) and _tokens.hides_attention(calls):
         graph = Graph(model, inputs, split, opens=_compat.is_composite)
         tensor, activation = _logits(graph, index, outputs)
         calls = graph.ancestry(tensor)

@@ -52,8 +52,8 @@ def attention_rollout(model, inputs, indices=None, *, heads="mean", discard_rati
             reached.
 
     References:
-        - Abnar, Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, section 3, equation
-          1. arXiv 2005.00928.
+        - Abnar, Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, section 3,
+          equation 1. arXiv 2005.00928.
 
     Example:
         >>> import keras, numpy as np, keras_explainable as ke

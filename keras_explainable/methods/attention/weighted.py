@@ -14,7 +14,7 @@ from keras_explainable.methods.attention._scores import explain_blocks
 @explaining_method(
     family="attention",
     postprocessing="positive_normalize",
-    axioms={"attention_class_sensitivity"},
+    axioms={"class_sensitivity"},
     expose=inspection.expose_attention,
     needs="attention",
 )
@@ -74,7 +74,7 @@ def getam(model, inputs, indices=None, *, first_block=None):
 @explaining_method(
     family="attention",
     postprocessing="positive_normalize",
-    axioms={"attention_class_sensitivity"},
+    axioms={"class_sensitivity"},
     expose=inspection.expose_attention,
     needs="attention",
 )
@@ -127,7 +127,7 @@ def legrad(model, inputs, indices=None):
 @explaining_method(
     family="attention",
     postprocessing="positive_normalize",
-    axioms={"attention_class_sensitivity"},
+    axioms={"class_sensitivity"},
     expose=inspection.expose_attention,
     needs="attention",
 )
