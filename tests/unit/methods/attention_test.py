@@ -205,14 +205,15 @@ def test_attention_of_a_series_gives_a_map_of_its_steps():
 # brightness over. It is written to the class token, or stays where it is; `4` and `-4` in all
 # tokens keep layer normalization from changing the scale.
 BRIGHT = (2, 1)
-WIDTH = 6
+WIDTH = token_zoo.WIDTH
 
 
-def _known(pooling):
+@functools.cache
+def _known_model(pooling):
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(WIDTH, 2, strides=2, name="patch")(x)
     x = layers.Reshape((16, WIDTH))(x)
-    x = token_zoo.Token(name="token", dtype="float32")(x) if pooling == "class" else x
+    x = token_zoo.Token(name="token")(x) if pooling == "class" else x
     for k in range(2):
         y = layers.LayerNormalization(name=f"first_{k}")(x)
         x = x + layers.MultiHeadAttention(1, 1, name=f"attention_{k}")(y, y)
@@ -227,29 +228,21 @@ def _known(pooling):
     patch[..., 0] = 1 / 12
     model.get_layer("patch").set_weights([patch, constant])
     for k in range(2):
-        column = one[:1].T[:, :, None]
+        column, zero = one[:1].T[:, :, None], np.zeros((1, 1))
         # The query is the same for all, key and value are the brightness.
-        model.get_layer(f"attention_{k}").set_weights(
-            [0 * column, [[1.0]], 12 * column, [[0.0]], column, [[0.0]], one[1][None, None], 0 * one[0]]
-        )  # fmt: skip
+        weights = [0 * column, zero + 1, 6 * column, zero, column, zero]
+        weights += [one[1][None, None], 0 * one[0]]
+        model.get_layer(f"attention_{k}").set_weights(weights)
+        # With a scale the sum over channels isn't zero, from which Eigen-CAM takes its sign, and
+        # with an offset brightness is positive, by whose sum XGrad-CAM divides.
+        model.get_layer(f"first_{k}").set_weights([1 + one[0], one[0]])
         model.get_layer(f"wide_{k}").set_weights([np.outer(one[0], one[0]), 0 * one[0]])
         model.get_layer(f"narrow_{k}").set_weights([0.1 * np.outer(one[0], one[0]), 0 * one[0]])
     # Unit 0 counts brightness, its own and what was taken over; unit 1 counts against it.
-    model.get_layer("head").set_weights([np.outer(one[0] + one[1], [1, -1]), [1.0, 0.0]])
+    model.get_layer("head").set_weights([np.outer(one[0] + one[1], [1, -1]), np.array([1, 0])])
+    if pooling == "class":
+        model.get_layer("token").set_weights([constant[None, None]])
     return model
-
-
-def _set_token(model):
-    if any(layer.name == "token" for layer in model.layers):
-        value = np.zeros((1, 1, WIDTH))
-        value[..., 2], value[..., 3] = 4, -4
-        model.get_layer("token").set_weights([value])
-    return model
-
-
-@functools.cache
-def _known_model(pooling):
-    return _set_token(_known(pooling))
 
 
 def _bright_images():
