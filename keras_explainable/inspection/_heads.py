@@ -252,7 +252,7 @@ def pools_everything(call):
     return (
         _is_global_average(call)
         or isinstance(call.layer, (*_MAXIMA, keras.layers.Flatten, keras.layers.Reshape))
-        or _operation_name(call.layer) in ("Max", "Sum", "Reshape")
+        or _operation_name(call.layer) in ("Mean", "Max", "Sum", "Reshape")
     )
 
 

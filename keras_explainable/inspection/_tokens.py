@@ -55,18 +55,18 @@ class Places:
             for tensor in call.outputs:
                 place = self._follow(call, tensor)
                 if place is not None:
-                    self._exact[id(tensor)] = place
+                    self._exact[_key(tensor)] = place
                 carried = self._carried_to(call)
                 if place is not None or carried:
-                    self._carried[id(tensor)] = place or carried[0]
+                    self._carried[_key(tensor)] = place or carried[0]
 
     def of(self, tensor):
         """Return the `Place` of tokens `(batch, tokens, channels)`, or `None`."""
-        return self._exact.get(id(tensor))
+        return self._exact.get(_key(tensor))
 
     def is_carried(self, tensor):
         """Tell whether a tensor is computed from tokens."""
-        return id(tensor) in self._carried
+        return _key(tensor) in self._carried
 
     def with_length(self, length):
         """Return the last place of so many tokens, or `None`."""
@@ -74,10 +74,10 @@ class Places:
         return found[-1] if found else None
 
     def _carried_to(self, call):
-        return [self._carried[id(t)] for t in call.inputs if id(t) in self._carried]
+        return [self._carried[_key(t)] for t in call.inputs if _key(t) in self._carried]
 
     def _follow(self, call, tensor):
-        length = tensor.shape[1] if len(tensor.shape) == 3 else None
+        length = _sizes(tensor)[1] if len(_sizes(tensor)) == 3 else None
         if length is None:
             return None
         joined = self._joined(call, length)
@@ -87,29 +87,46 @@ class Places:
         for place in carried:
             if place.length == length:
                 return place
-        grids = [tuple(t.shape)[1:-1] for t in call.inputs if len(t.shape) > 3]
+        grids = [_sizes(t)[1:-1] for t in call.inputs if len(_sizes(t)) > 3]
         for grid in grids:
             if None not in grid and min(grid) > 1 and math.prod(grid) == length:
                 return Place(grid, 0, length)
         if carried:
-            exact = any(id(t) in self._exact for t in call.inputs)
+            exact = any(_key(t) in self._exact for t in call.inputs)
             return _changed(carried[0], length) if exact else None
         return next((p for p in (_embedded(call, g, length) for g in grids) if p), None)
 
     def _joined(self, call, length):
         """Follow a concatenation along the tokens."""
-        is_one = type(call.layer).__name__ == "Concatenate"
-        if not is_one or getattr(call.layer, "axis", -1) not in (1, -2):
+        if _concatenated_axis(call.layer) not in (1, -2):
             return None
         before = 0
         for tensor in call.inputs:
-            if id(tensor) in self._exact:
-                place = self._exact[id(tensor)]
+            if _key(tensor) in self._exact:
+                place = self._exact[_key(tensor)]
                 return Place(place.grid, before + place.start, length)
-            if len(tensor.shape) != 3 or tensor.shape[1] is None:
+            sizes = _sizes(tensor)
+            if len(sizes) != 3 or sizes[1] is None:
                 return None
-            before += tensor.shape[1]
+            before += sizes[1]
         return None
+
+
+def _concatenated_axis(layer):
+    """Return the axis along which a layer, or an operation of TensorFlow, concatenates."""
+    if isinstance(layer, tf.Operation):
+        return tf.get_static_value(layer.inputs[-1]) if layer.type == "ConcatV2" else None
+    return getattr(layer, "axis", -1) if type(layer).__name__ == "Concatenate" else None
+
+
+def _key(tensor):
+    """Tell a tensor from others of its model."""
+    return id(tensor) if isinstance(tensor, keras.KerasTensor) else tensor.name
+
+
+def _sizes(tensor):
+    """Return the shape of a tensor, empty where not even its rank is known."""
+    return () if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
 
 
 def _changed(place, length):
@@ -333,11 +350,12 @@ def splice(inputs, logits, endpoints, arrangements):
 
 def is_pooled(calls, endpoint):
     """Tell whether all positions of an endpoint count alike in what comes next."""
-    for call in calls:
-        if any(t is endpoint for t in call.inputs) and not _heads.is_spatial(call.outputs[0]):
-            if _heads.pools_everything(call):
-                return True
-    return False
+    return any(
+        any(tensor is endpoint for tensor in call.inputs)
+        and not _heads.is_spatial(call.outputs[0])
+        and _heads.pools_everything(call)
+        for call in calls
+    )
 
 
 def hides_attention(calls):
@@ -347,17 +365,18 @@ def hides_attention(calls):
     return has_tokens and attended(calls, places) is None
 
 
-def not_only_read(calls, endpoint):
+def not_only_read(calls, endpoint, places=None):
     """Return what enters the last attention in place of tokens of which few are read thereafter.
 
     Args:
         calls: list of `Call`, first ones first.
         endpoint: tensor, what enters the pooling.
+        places: `Places` of the tokens. Defaults to what the calls tell.
 
     Returns:
         tensor.
     """
-    places = Places(calls)
+    places = places or Places(calls)
     if places.of(endpoint) is None or is_pooled(calls, endpoint):
         return endpoint
     found = attended(calls, places)

@@ -204,22 +204,19 @@ def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
     try:
         graph = Graph(model, inputs, opens=_compat.is_composite, attends=True)
     except Unreachable as unreachable:
-        raise _no_attention(model, _first_line(unreachable.__cause__)) from unreachable
+        return _expose_attention_by_tap(model, outputs, inputs, reshape, unreachable.__cause__)
     tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
     calls = graph.ancestry(tensor)
     places = _tokens.Places(calls)
     scores = _attention.scores(calls, graph.scores, places)
     if not scores:
-        raise _no_attention(model, "none of its layers is one of attention of all tokens to all")
+        raise _no_attention(model)
     exposed = Exposed(graph.inputs, [_flat(tensor), *scores], name=f"{model.name}_attention")
     exposed.activation = activation
     exposed._resume = _resuming(exposed.inputs, exposed.outputs)
     _set_inputs(exposed, [_shown_input(graph, calls, score) for score in scores])
-    shown = exposed.inputs[exposed.input_index]
-    arranged = _attention.arranged(scores, places, shown, reshape)
-    exposed.arrange = arranged.arrange
-    pooled = any(_tokens.is_pooled(calls, t) for t in _heads.last_spatial(calls))
-    exposed.query = None if pooled else arranged.query
+    pooled = any(_tokens.is_pooled(calls, tensor) for tensor in _heads.last_spatial(calls))
+    _set_arrangement(exposed, scores, places, reshape, pooled)
     return exposed
 
 
@@ -250,9 +247,39 @@ def head_kernel(model):
     return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
 
 
-def _no_attention(model, found):
+def _expose_attention_by_tap(model, outputs, inputs, reshape, cause):
+    """Expose the attention of a subclassed model that can't run on symbolic tensors."""
+    tap, symbolic = _tapped(model, inputs, cause, attends=True)
+    activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
+    places, scores = tap.places(logits), tap.scores_above(logits)
+    if not scores:
+        raise _no_attention(model)
+    pooled = tap.is_pooled(logits)
+    shown = [tap.shown_input(score) for score in scores]
+    resuming = [tap.resuming(score) for score in scores]
+    for score in scores:
+        tap.pick(score)
+    tap.opened.calls = tap.opened.returned = tap.taken = tap.scores = []
+    tensor, *found = tap(symbolic)
+    exposed = Exposed(symbolic, [_flat(tensor), *found], name=f"{model.name}_attention")
+    exposed.activation = activation
+    exposed._resume = lambda number, tensors: resuming[number](tensors)
+    _set_inputs(exposed, shown)
+    _set_arrangement(exposed, found, places, reshape, pooled)
+    return exposed
+
+
+def _set_arrangement(exposed, scores, places, reshape, pooled):
+    shown = exposed.inputs[exposed.input_index]
+    arranged = _attention.arranged(scores, places, shown, reshape)
+    exposed.arrange = arranged.arrange
+    exposed.query = None if pooled else arranged.query
+
+
+def _no_attention(model):
     return ValueError(
-        f"No attention can be reached in the model {model.name!r}: {found}. Build it with "
+        f"No attention can be reached in the model {model.name!r}: no layer or softmax in it is "
+        "one of attention of all tokens to all. Build it with "
         "`keras.layers.MultiHeadAttention`, or with a softmax of `(batch, heads, tokens, tokens)`, "
         "called in a functional or subclassed `keras.Model`, or in a layer whose `call` applies "
         "layers and `keras.ops`."
@@ -293,9 +320,8 @@ def _expose(model, choice, outputs, inputs, split=None, reshape=None):
         endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
 
     shown = [_shown_input(graph, calls, endpoint) for endpoint in endpoints]
-    arranged = _arrangements(
-        endpoints, [keras.tree.flatten(graph.inputs)[i] for i in shown], calls, reshape
-    )
+    images = [keras.tree.flatten(graph.inputs)[index] for index in shown]
+    arranged = _arrangements(endpoints, images, _tokens.Places(calls), reshape)
     logits, exposing = _tokens.splice(graph.inputs, tensor, endpoints, arranged)
     exposed = Exposed(graph.inputs, [_flat(logits), *exposing], name=f"{model.name}_exposed")
     exposed.activation = activation
@@ -304,19 +330,24 @@ def _expose(model, choice, outputs, inputs, split=None, reshape=None):
         exposed.offsets = _biases.offsets(calls, graph.paths())
         _biases.warn_of_others(calls, graph.paths())
     if endpoints:
-        head, error = _heads.linear_head(calls, tensor, endpoints[0])
-        if not error and arranged[0] is not None and not arranged[0].is_all:
-            head, error = None, "tokens that are no patches, such as a class token, are pooled too"
-        _set_head(exposed, head, error)
+        head = _heads.linear_head(calls, tensor, endpoints[0])
+        _set_head(exposed, *_with_all_pooled(*head, arranged))
         _set_inputs(exposed, shown)
     return exposed
 
 
-def _arrangements(endpoints, shown, calls, reshape):
+def _with_all_pooled(head, error, arranged):
+    """Refuse a head that pools more than what its activations are arranged to."""
+    if not error and arranged[0] is not None and not arranged[0].is_all:
+        return None, "tokens that are no patches, such as a class token, are pooled too"
+    return head, error
+
+
+def _arrangements(endpoints, shown, places, reshape):
     """Return how each endpoint is arranged that is a sequence of tokens of an image, or `None`."""
     if reshape is False:
         return [None] * len(endpoints)
-    places, found = _tokens.Places(calls), []
+    found = []
     for endpoint, taken in zip(endpoints, shown, strict=True):
         rank = len(taken.shape)
         if len(endpoint.shape) != 3 or rank < 4:
@@ -329,15 +360,7 @@ def _arrangements(endpoints, shown, calls, reshape):
 
 def _expose_by_tap(model, choice, outputs, inputs, split, reshape, cause):
     """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
-    symbolic = placeholders(model, inputs)
-    try:
-        tap = Tap(model, symbolic, split)
-    except Exception as error:
-        raise ValueError(
-            f"The layers inside the model {model.name!r} can't be reached: the `call` of a "
-            f"subclassed model in it failed on symbolic tensors ({_first_line(cause)}), and on "
-            f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
-        ) from error
+    tap, symbolic = _tapped(model, inputs, cause, split=split)
     activation, logits = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
     calls = tap.ancestry(logits)
     endpoints = [
@@ -346,15 +369,18 @@ def _expose_by_tap(model, choice, outputs, inputs, split, reshape, cause):
     ]
     if choice is _rectified:
         endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
-    for endpoint in endpoints:
-        tap.pick(endpoint)
+    shown = [tap.shown_input(endpoint) for endpoint in endpoints]
+    images = [tap.taken[index] for index in shown]
+    arranged = _arrangements(endpoints, images, tap.places(logits), reshape)
+    for endpoint, arrangement in zip(endpoints, arranged, strict=True):
+        tap.pick(endpoint, arrangement)
     head = tap.linear_head(logits, endpoints[0]) if endpoints else (None, Exposed.head_error)
+    head = _with_all_pooled(*head, arranged)
     offsets = _biases.offsets(calls, tap.opened.paths()) if split else {}
     if split:
         _biases.warn_of_others(calls, tap.opened.paths())
-    shown = [tap.shown_input(endpoint) for endpoint in endpoints]
     resuming = [tap.resuming(endpoint) for endpoint in endpoints]
-    tap.opened.calls = tap.opened.returned = tap.taken = []
+    tap.opened.calls = tap.opened.returned = tap.taken = tap.scores = []
     tensor, *activations = tap(symbolic)
     exposed = Exposed(symbolic, [_flat(tensor), *activations], name=f"{model.name}_exposed")
     exposed.activation = activation
@@ -364,6 +390,19 @@ def _expose_by_tap(model, choice, outputs, inputs, split, reshape, cause):
     if shown:
         _set_inputs(exposed, shown)
     return exposed
+
+
+def _tapped(model, inputs, cause, **options):
+    """Run a model that can't run on symbolic tensors, and return its `Tap` and its inputs."""
+    symbolic = placeholders(model, inputs)
+    try:
+        return Tap(model, symbolic, **options), symbolic
+    except Exception as error:
+        raise ValueError(
+            f"The layers inside the model {model.name!r} can't be reached: the `call` of a "
+            f"subclassed model in it failed on symbolic tensors ({_first_line(cause)}), and on "
+            f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
+        ) from error
 
 
 def _resuming(inputs, outputs):

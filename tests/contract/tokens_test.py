@@ -23,7 +23,7 @@ def _reads_head(method):
 
 
 def _explain_with_all(model):
-    """Return logits and raw maps by every method, with one exposed model for those that share it."""
+    """Return logits and raw maps by every method, models exposed alike exposed once."""
 
     @functools.cache
     def expose(function, arguments):
@@ -57,9 +57,7 @@ def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
     kind, pooling, tmp_path
 ):
     is_loaded = kind == "loaded"
-    model = (
-        token_zoo.loaded(pooling, tmp_path) if is_loaded else token_zoo.KINDS[kind](pooling)
-    )
+    model = token_zoo.loaded(pooling, tmp_path) if is_loaded else token_zoo.KINDS[kind](pooling)
     before = zoo.fingerprint(model)
     found, expected = _explain_with_all(model), _reference(pooling)
     assert zoo.fingerprint(model) == before

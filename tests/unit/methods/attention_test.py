@@ -67,7 +67,7 @@ class Truth:
 
     @functools.cached_property
     def gradients(self):
-        """Differentiate all logits by all scores: `(blocks, batch, units, heads, rows, columns)`."""
+        """Differentiate logits by scores: `(blocks, batch, units, heads, rows, columns)`."""
         shape = self.scores[0].shape[1:]
         count, step = math.prod(shape), 1e-5
         moves = step * np.eye(count).reshape(count, *shape)
