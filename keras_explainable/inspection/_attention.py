@@ -49,8 +49,14 @@ def arranged(found, places, shown, reshape):
     if reshape is False:
         place, reshape = _tokens.Place((length,), 0, length), None
         rank = 3
-    shape = (None, length, length)
-    return _tokens.arrangement(shape, place, reshape, rank - 2, "attend give")
+    if place is None and reshape is None:
+        raise ValueError(
+            f"It isn't known where the {length} tokens that attend to each other are in the input. "
+            "Attention in windows isn't followed; of other tokens, pass `reshape=(height, width)` "
+            "where the patches are the last of them, or a function from tokens to `(batch, height, "
+            "width, channels)`."
+        )
+    return _tokens.arrangement((None, length, length), place, reshape, rank - 2)
 
 
 def _series(length, shown):

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from typing import NamedTuple
 
 import keras
@@ -205,11 +206,14 @@ class Graph(Calls):
             return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
         copy = shadow(model, lambda layer, a, k: self._call(layer, a, k, path))
         try:
-            return call_of(copy)(*args, **kwargs)
+            outputs = call_of(copy)(*args, **kwargs)
+            if _settle_reshapes(args, kwargs, outputs):
+                _check_runs(args, kwargs, outputs)
         except Unreachable:
             raise
         except Exception as error:
             raise Unreachable from error
+        return outputs
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
@@ -250,6 +254,7 @@ class Graph(Calls):
         args, kwargs = keras.tree.map_structure(lambda t: _autocast(layer, t), (args, kwargs))
         try:
             outputs = self._open(layer, args, kwargs, path)
+            _check_runs(args, kwargs, outputs)
         except Exception:  # Whatever its `call` does, it may be run as it is.
             outputs = None
         if _compat.undo_calls(counts) or outputs is None:
@@ -269,6 +274,47 @@ class Graph(Calls):
         name = path.replace("/", ".")
         count = self._names[name] = self._names.get(name, -1) + 1
         return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def _symbolic(*structure):
+    """List the symbolic tensors in a structure, each once."""
+    return list({id(t): t for t in keras.tree.flatten(structure) if is_symbolic(t)}.values())
+
+
+def _settle_reshapes(args, kwargs, outputs):
+    """State sizes that a `call` read from a symbolic tensor, and tell whether there were any."""
+    settled = []
+
+    def settle(operation, *_, **__):
+        sizes = getattr(operation, "newshape", None)
+        if isinstance(sizes, list | tuple) and None in sizes:
+            operation.newshape = _settled(sizes, tuple(operation.input.shape))
+            settled.append(operation)
+        return operation.output
+
+    inputs = _symbolic(args, kwargs)
+    if inputs and _symbolic(outputs):
+        _compat.run_graph(keras.Model(inputs, _symbolic(outputs)), inputs, settle)
+    return bool(settled)
+
+
+def _settled(sizes, before):
+    """Return the sizes of a reshaped tensor with -1 for the batch, and no other one unknown."""
+    if -1 in sizes and None not in before[1:]:
+        known = math.prod(size for size in sizes if size not in (None, -1))
+        sizes = [math.prod(before[1:]) // known if size == -1 else size for size in sizes]
+    return tuple(-1 if size is None else size for size in sizes)
+
+
+def _check_runs(args, kwargs, outputs):
+    """Raise what running a part of a graph raises, or that it doesn't keep the batch."""
+    inputs, size = _symbolic(args, kwargs), 2
+    part = keras.Model(inputs, _symbolic(outputs))
+    kinds = [tf.TensorSpec((size, *tensor.shape[1:]), tensor.dtype) for tensor in inputs]
+    run = tf.function(lambda *tensors: part(list(tensors)), autograph=False)
+    found = keras.tree.flatten(run.get_concrete_function(*kinds).structured_outputs)
+    if any(tensor.shape[0] not in (None, size) for tensor in found):
+        raise ValueError("the batch became another one")
 
 
 def split_activation(layer):

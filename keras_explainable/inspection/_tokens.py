@@ -56,7 +56,7 @@ class Places:
                 place = self._follow(call, tensor)
                 if place is not None:
                     self._exact[_key(tensor)] = place
-                carried = self._carried_to(call)
+                carried = self._carried_to(call) or self._rearranged(call)
                 if place is not None or carried:
                     self._carried[_key(tensor)] = place or carried[0]
 
@@ -76,10 +76,20 @@ class Places:
     def _carried_to(self, call):
         return [self._carried[_key(t)] for t in call.inputs if _key(t) in self._carried]
 
+    def _rearranged(self, call):
+        """List the grid of an image that a call gives another shape, as that of windows."""
+        sizes = _sizes(call.inputs[0])[1:-1] if call.inputs else ()
+        if len(sizes) < 2 or None in sizes or not _heads.keeps_values(call.layer):
+            return []
+        is_other = any(len(_sizes(tensor)) != len(sizes) + 2 for tensor in call.outputs)
+        return [Place(sizes, 0, math.prod(sizes))] if is_other else []
+
     def _follow(self, call, tensor):
-        length = _sizes(tensor)[1] if len(_sizes(tensor)) == 3 else None
-        if length is None:
+        if len(_sizes(tensor)) != 3:
             return None
+        length = _sizes(tensor)[1]
+        if length is None:
+            return self._of_unknown_length(call, tensor)
         joined = self._joined(call, length)
         if joined is not None:
             return joined
@@ -95,6 +105,18 @@ class Places:
             exact = any(_key(t) in self._exact for t in call.inputs)
             return _changed(carried[0], length) if exact else None
         return next((p for p in (_embedded(call, g, length) for g in grids) if p), None)
+
+    def _of_unknown_length(self, call, tensor):
+        """Follow what keeps tokens, or arranges an image as tokens, whose number isn't stated."""
+        for source in call.inputs:
+            sizes = _sizes(source)
+            grid, same = sizes[1:-1], sizes[-1:] == _sizes(tensor)[-1:]
+            kept = same and _heads.keeps_values(call.layer)
+            if _key(source) in self._exact and (kept or sizes[1] is None):
+                return self._exact[_key(source)]
+            if len(grid) > 1 and None not in grid and kept:
+                return Place(grid, 0, math.prod(grid)) if min(grid) > 1 else None
+        return None
 
     def _joined(self, call, length):
         """Follow a concatenation along the tokens."""
@@ -153,7 +175,7 @@ def _embedded(call, sizes, length):
             grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
             extra = length - math.prod(grid)
             return Place(grid, extra, length) if 0 <= extra <= _MOST_EXTRA else None
-    found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA)]
+    found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA // 2)]
     found = [place for place in found if place is not None]
     return found[0] if len(found) == 1 else None
 
@@ -197,7 +219,7 @@ def check_reshape(reshape):
         raise invalid("reshape", expected, repr(reshape))
 
 
-def arrangement(shape, place, reshape, dimensions, found="the layer chosen gives"):
+def arrangement(shape, place, reshape, dimensions):
     """Choose how tokens are arranged.
 
     Args:
@@ -205,7 +227,6 @@ def arrangement(shape, place, reshape, dimensions, found="the layer chosen gives
         place: their `Place`, or `None` where it isn't known.
         reshape: as in `inspection.expose`, and not `False`.
         dimensions: number of spatial axes of the input that they show.
-        found: what the tokens are, a clause.
 
     Returns:
         `Arrangement`.
@@ -215,14 +236,14 @@ def arrangement(shape, place, reshape, dimensions, found="the layer chosen gives
         return _by_function(reshape, shape, dimensions)
     if reshape is not None:
         grid = tuple(int(size) for size in reshape)
-        extra = -1 if length is None else length - math.prod(grid)
+        extra = 0 if length is None else length - math.prod(grid)
         if len(grid) != dimensions or extra < 0:
             expected = f"{dimensions} sizes whose product is at most {length}, the number of tokens"
             raise invalid("reshape", expected, reshape)
-        place = Place(grid, extra, length)
+        place = Place(grid, extra, length or math.prod(grid))
     if place is None or len(place.grid) != dimensions:
         raise ValueError(
-            f"It isn't known where the tokens {tuple(shape)} that {found} are in the input. Pass "
+            f"It isn't known where the tokens {tuple(shape)} of the layer are in the input. Pass "
             "`reshape=(height, width)` where the patches are the last of them, a function from "
             "tokens to `(batch, height, width, channels)` otherwise, or `reshape=False` to leave "
             "them as they are."
@@ -234,11 +255,17 @@ def arrangement(shape, place, reshape, dimensions, found="the layer chosen gives
 def _by_function(function, shape, dimensions):
     if shape[1] is None or shape[2] is None:
         raise invalid("reshape", "tokens of a known number", f"tokens {tuple(shape)}")
-    example = tf.convert_to_tensor(function(tf.eye(shape[1])[None]))
-    if example.shape.rank != dimensions + 2:
+    kind = tf.TensorSpec((None, shape[1], shape[1]))
+    traced = tf.function(function, autograph=False).get_concrete_function(kind)
+    if traced.structured_outputs.shape.rank != dimensions + 2:
         expected = f"a function whose value has {dimensions} axes between batch and channels"
-        raise invalid("reshape", expected, f"one that returns {tuple(example.shape)}")
-    used = tf.reduce_sum(example, axis=range(dimensions + 1)).numpy() != 0
+        raise invalid("reshape", expected, f"one that returns {traced.structured_outputs.shape}")
+    try:
+        taken = tf.reduce_sum(traced(tf.eye(shape[1])[None]), axis=range(dimensions + 1))
+    except tf.errors.InvalidArgumentError:
+        # Windows, of which it takes several, and which have no tokens besides patches.
+        taken = tf.ones(shape[1])
+    used = taken.numpy() != 0
     query = None if used.all() else int((~used).argmax())
     return Arrangement(function, _RestoreBy(function), bool(used.all()), query)
 
