@@ -1,6 +1,7 @@
 """Open a model: list the calls of its layers, nested ones included, and find one by name."""
 
 import difflib
+import functools
 import inspect
 import math
 from typing import NamedTuple
@@ -266,7 +267,13 @@ class Graph(Calls):
         """Call a layer of attention, and note its scores."""
         asked = kwargs.get("return_attention_scores", False)
         kwargs = {**kwargs, "return_attention_scores": True}
-        outputs = self._twin(layer, path)(*args, **kwargs)
+        twin = self._twin(layer, path)
+        if isinstance(layer, keras.layers.Attention):
+            # Some versions of Keras state the output alone.
+            vars(twin)["compute_output_spec"] = functools.partial(
+                keras.Operation.compute_output_spec, twin
+            )
+        outputs = twin(*args, **kwargs)
         self.scores[id(outputs[1])] = path
         return outputs if asked else outputs[0]
 

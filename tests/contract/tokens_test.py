@@ -51,8 +51,13 @@ def _reference(pooling):
 
 
 @FULL
-@pytest.mark.parametrize("pooling", token_zoo.POOLINGS)
-@pytest.mark.parametrize("kind", [*list(token_zoo.KINDS)[1:], "loaded"])
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [
+        *((kind, "class") for kind in [*list(token_zoo.KINDS)[1:], "loaded"]),
+        *((kind, "mean") for kind in ("composite_layers", "subclassed_with_tensorflow")),
+    ],
+)
 def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
     kind, pooling, tmp_path
 ):
