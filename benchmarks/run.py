@@ -19,6 +19,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESNET = ("ResNet50V2", 224, 8)
+VIT = ("ViT-B/16", 224, 8)
 
 
 class Case(NamedTuple):
@@ -30,7 +31,7 @@ class Case(NamedTuple):
         per: number that the ratio is divided by, such as that of the steps.
         bound: what the ratio is to stay below.
         memory: what the memory is to stay below, in GB.
-        model: architecture, size of the images, batch.
+        model: architecture, one of `keras.applications` or "ViT-B/16", size of the images, batch.
     """
 
     method: object
@@ -93,6 +94,12 @@ CASES = {
     "tta(gradcam), one unit, mirror image": Case(
         lambda ke: ke.methods.tta("gradcam", scales=1), {"y": 7}
     ),
+    "gradcam, one unit, transformer": Case("gradcam", {"y": 7}, bound=1.15, model=VIT),
+    "attention_rollout, transformer": Case("attention_rollout", {"y": 7}, bound=1.15, model=VIT),
+    **{
+        f"{name}, one unit, transformer": Case(name, {"y": 7}, model=VIT)
+        for name in ("getam", "legrad", "attention_relevance")
+    },
     "ke.explain of 64 images over the compiled gradcam": Case("explain", {"y": 7}, bound=1.05),
     "ke.gradcam of one image, second call": Case(
         "shortcut", {"y": 7}, bound=1.8, model=("MobileNetV2", 96, 1)
@@ -118,6 +125,44 @@ def _median_ratio(reference, measured, seconds):
     return medians[1] / medians[0], medians[0]
 
 
+def _build(architecture, size):
+    """Build a model with random weights."""
+    import keras
+
+    if architecture == "ViT-B/16":
+        return _build_transformer(size)
+    return getattr(keras.applications, architecture)(weights=None, input_shape=(size, size, 3))
+
+
+def _build_transformer(size, patch=16, width=768, num_blocks=12, num_heads=12):
+    """Build a vision transformer with a class token from layers of Keras."""
+    import keras
+    from keras import layers
+
+    class Tokens(layers.Layer):
+        """Puts a class token before the others, and adds what is learnt of each place."""
+
+        def build(self, shape):
+            self.token = self.add_weight(shape=(1, 1, shape[-1]))
+            self.places = self.add_weight(shape=(1, shape[1] + 1, shape[-1]))
+            self.built = True
+
+        def call(self, x):
+            token = keras.ops.repeat(self.token, keras.ops.shape(x)[0], axis=0)
+            return keras.ops.concatenate([token, x], axis=1) + self.places
+
+    x = inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(width, patch, strides=patch)(x)
+    x = Tokens()(layers.Reshape(((size // patch) ** 2, width))(x))
+    for _ in range(num_blocks):
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = x + layers.MultiHeadAttention(num_heads, width // num_heads)(y, y)
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = x + layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))
+    x = layers.LayerNormalization(epsilon=1e-6)(x)
+    return keras.Model(inputs, layers.Dense(1000, activation="softmax")(x[:, 0]))
+
+
 def measure(name, seconds):
     """Measure one case.
 
@@ -128,7 +173,6 @@ def measure(name, seconds):
     Returns:
         dict with the ratio, the seconds of the reference, and the peak memory in bytes.
     """
-    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -138,7 +182,7 @@ def measure(name, seconds):
     (architecture, size, batch), method = case.model, case.method
     options = dict(case.options)
     unit = options.pop("y", None)
-    model = getattr(keras.applications, architecture)(weights=None, input_shape=(size, size, 3))
+    model = _build(architecture, size)
     images = np.random.default_rng(0).random((batch, size, size, 3), "float32")
     tensor = tf.constant(images)
     forward = tf.function(lambda x: model(x, training=False))

@@ -84,7 +84,8 @@ class Result(NamedTuple):
 
 def methods():
     """Return what is measured: a dict from the names of methods, as in code, to methods."""
-    return {name: ke.methods.get(name) for name in ke.methods.names()} | {
+    names = [name for name in ke.methods.names() if ke.methods.registration(name).needs is None]
+    return {name: ke.methods.get(name) for name in names} | {
         'smooth("gradients")': ke.methods.smooth("gradients"),
         "smooth_taylor(num_samples=25)": ke.methods.smooth_taylor(num_samples=25),
         'tta("gradcam", scales=1)': ke.methods.tta("gradcam", scales=1),

@@ -5,6 +5,11 @@ import types
 import keras
 from keras.src.models.functional import Functional
 
+ATTENTIONS = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+    keras.layers.Attention,
+)
 # What Keras sets on an instance to wrap a method: it points back at the instance it was made for.
 _WRAPPED_METHODS = ("build", "quantize", "train_function", "test_function", "predict_function")
 
@@ -72,9 +77,22 @@ def symbolic_outputs(model):
     return made
 
 
-def layers_inside(layer):
-    """List the layers that a layer holds, at any depth."""
+def sublayers(layer):
+    """List the layers inside a layer, at any depth."""
+    if not isinstance(layer, keras.Layer):
+        return []
     return list(layer._flatten_layers(include_self=False))
+
+
+def is_composite(layer):
+    """Tell whether a layer that Keras doesn't define is made of other layers."""
+    is_own = type(layer).__module__.split(".")[0] == "keras"
+    return not is_own and bool(sublayers(layer))
+
+
+def holds_attention(layer):
+    """Tell whether a layer is one of attention, or is made of layers among which there is one."""
+    return any(isinstance(part, ATTENTIONS) for part in (layer, *sublayers(layer)))
 
 
 def call_counts(model):

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_explainable import inspection
+from keras_explainable import methods
 
 SIZE = 6
 KERNELS = 4
@@ -25,6 +26,9 @@ FILTER = _random.normal(size=(3, 3, 3, KERNELS)).astype("float32")
 OFFSET = _random.normal(size=KERNELS).astype("float32")
 HEAD = _random.normal(size=(KERNELS, UNITS)).astype("float32")
 BIAS = _random.normal(size=UNITS).astype("float32")
+
+# The methods that apply to these models; `tests/token_zoo.py` has models for the others.
+METHODS = tuple(n for n in methods.names() if methods.registration(n).needs is None)
 
 
 class Specimen(NamedTuple):

@@ -29,7 +29,7 @@ class Explainer(keras.Model):
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`.
         model: `keras.Model`, as trained. It is left exactly as found.
         layer: endpoint of the activations, see `inspection.expose`. Defaults to the last spatial
-            activation. Methods of the gradient family take none.
+            activation. Methods of the gradient and attention families take none.
         output: which output of the model is explained, as `outputs` in `inspection.expose`, or a
             function of the outputs or target, see `targets`.
         postprocessing: filter of the maps: its name, a function from maps to maps, `None` for raw
@@ -37,6 +37,8 @@ class Explainer(keras.Model):
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
             activations; sizes such as `(height, width)`, or one integer for all axes, are another
             choice.
+        reshape: how tokens are arranged as an image, see `inspection.expose`. Defaults to the grid
+            of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
@@ -65,6 +67,7 @@ class Explainer(keras.Model):
         output=None,
         postprocessing="auto",
         resizing=True,
+        reshape=None,
         run_eagerly=False,
         jit_compile=False,
         inputs=None,
@@ -82,7 +85,7 @@ class Explainer(keras.Model):
         with model.distribute_strategy.scope():
             super().__init__(name=f"{model.name}_explainer")
             kept = {n: options.pop(n) for n in registration.expose_options if n in options}
-            self.exposed = _expose(registration, model, layer, output, inputs, kept)
+            self.exposed = _expose(registration, model, layer, output, inputs, reshape, kept)
         self.target = output if isinstance(output, inspection.Target) else None
         self.method = functools.partial(registration.method, **options)
         self.sample_options = registration.sample_options
@@ -419,6 +422,7 @@ def explain(
     callbacks=None,
     postprocessing="auto",
     resizing=True,
+    reshape=None,
     run_eagerly=False,
     jit_compile=False,
     **options,
@@ -454,6 +458,8 @@ def explain(
         resizing: `True` resizes maps to the input, `False` leaves them at the size of the
             activations; sizes such as `(height, width)`, or one integer for all axes, are another
             choice.
+        reshape: how tokens are arranged as an image, see `inspection.expose`. Defaults to the grid
+            of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
         **options: keyword arguments of the method.
@@ -488,6 +494,7 @@ def explain(
             "output": output if target is None else target.template(),
             "postprocessing": postprocessing,
             "resizing": resizing,
+            "reshape": reshape,
             "run_eagerly": run_eagerly,
             "jit_compile": jit_compile,
             **{name: option for name, option in options.items() if name not in kept},
@@ -667,10 +674,10 @@ def _first_batch(x):
     return keras.tree.map_structure(_array, x)
 
 
-def _expose(registration, model, layer, output, inputs, options):
+def _expose(registration, model, layer, output, inputs, reshape, options):
     """Expose what the family of a method needs, with errors that name the arguments given here."""
     try:
-        return registration.exposed(model, layer, output, inputs=inputs, **options)
+        return registration.exposed(model, layer, output, inputs=inputs, reshape=reshape, **options)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
         if message == str(error):

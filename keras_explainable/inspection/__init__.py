@@ -3,6 +3,7 @@
 from keras_explainable.inspection._targets import Target as Target
 from keras_explainable.inspection._targets import as_target as as_target
 from keras_explainable.inspection._targets import with_data as with_data
+from keras_explainable.inspection.attending import expose_attention as expose_attention
 from keras_explainable.inspection.exposing import Exposed as Exposed
 from keras_explainable.inspection.exposing import expose as expose
 from keras_explainable.inspection.exposing import expose_biases as expose_biases

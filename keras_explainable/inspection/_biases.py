@@ -74,13 +74,24 @@ def warn_of_others(calls, paths):
         calls: list of `Call`.
         paths: as in `offsets`.
     """
-    unknown = [paths.get(id(c.outputs[0]), c.path) for c in calls if c.outputs and _is_other(c)]
+    unknown = [
+        f"{paths.get(id(c.outputs[0]), c.path)} ({type(c.layer).__name__})"
+        for c in calls
+        if c.outputs and _is_other(c)
+    ]
     if unknown:
         warnings.warn(
             f"The terms of FullGrad don't sum to the logits of this model: what the layers "
-            f"{list(dict.fromkeys(unknown))[:8]} add to their inputs is not known.",
+            f"{_each_kind_first(unknown)[:8]} add to their inputs is not known.",
             stacklevel=6,
         )
+
+
+def _each_kind_first(names):
+    """Order names so that every kind, in parentheses, comes before a kind comes again."""
+    firsts = {name.rsplit("(", 1)[-1]: name for name in reversed(names)}
+    firsts = [name for name in dict.fromkeys(names) if name in firsts.values()]
+    return [*firsts, *(name for name in dict.fromkeys(names) if name not in firsts)]
 
 
 def _is_other(call):

@@ -1,7 +1,9 @@
 """Open a model: list the calls of its layers, nested ones included, and find one by name."""
 
 import difflib
+import functools
 import inspect
+import math
 from typing import NamedTuple
 
 import keras
@@ -146,6 +148,12 @@ class Graph(Calls):
         model: `keras.Model`, built.
         inputs: batch of inputs, for a subclassed model whose input shape Keras doesn't know.
         split: function that tells which layers are opened into a linear one and their activation.
+        opens: function that tells which layers made of other layers are opened, where they can be
+            run on symbolic tensors. Defaults to those that attend.
+        attends: whether layers of attention return their scores too.
+
+    Attributes:
+        scores: dict from the id of the scores of a layer of attention to its path.
 
     Attributes:
         inputs: symbolic inputs, in the structure that the model takes.
@@ -157,9 +165,12 @@ class Graph(Calls):
         Unreachable: if it is, or holds, a subclassed model whose `call` fails on symbolic tensors.
     """
 
-    def __init__(self, model, inputs=None, split=None):
+    def __init__(self, model, inputs=None, split=None, opens=None, attends=False):
         super().__init__(model)
         self._split = split or (lambda _: False)
+        self._opens = opens or _compat.holds_attention
+        self._attends = attends
+        self.scores = {}
         self._names = {}
         self._made = {}
         self._layouts = _layouts.Layouts()
@@ -254,16 +265,24 @@ class Graph(Calls):
             return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
         copy = shadow(model, lambda layer, a, k: self._call(layer, a, k, path))
         try:
-            return call_of(copy)(*args, **kwargs)
+            outputs = call_of(copy)(*args, **kwargs)
+            if _settle_reshapes(args, kwargs, outputs):
+                _check_runs(args, kwargs, outputs)
         except Unreachable:
             raise
         except Exception as error:
             raise Unreachable from error
+        return outputs
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
+        opened = self._open_composite(operation, args, kwargs, path)
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
+        elif opened is not None:
+            outputs = opened
+        elif self._attends and isinstance(operation, _compat.ATTENTIONS):
+            outputs = self._attend(operation, args, kwargs, path)
         elif self._split(operation):
             before, after = split_activation(self._twin(operation, path))
             linear = before(*args, **kwargs)
@@ -275,10 +294,87 @@ class Graph(Calls):
         self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))
         return outputs
 
+    def _open_composite(self, layer, args, kwargs, path):
+        """Open a layer made of layers, or return `None` where it can't be opened, or needn't."""
+        if isinstance(layer, keras.Model):
+            return None
+        if not _compat.is_composite(layer) or not self._opens(layer):
+            return None
+        known, outputs = len(self.calls), None
+        counts = _compat.call_counts(layer)
+        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
+        if takes_training(layer):
+            kwargs["training"] = False
+        args, kwargs = keras.tree.map_structure(lambda t: _autocast(layer, t), (args, kwargs))
+        try:
+            outputs = self._open(layer, args, kwargs, path)
+            _check_runs(args, kwargs, outputs)
+        except Exception:  # Whatever its `call` does, it may be run as it is.
+            outputs = None
+        if _compat.undo_calls(counts) or outputs is None:
+            del self.calls[known:]
+            return None
+        return outputs
+
+    def _attend(self, layer, args, kwargs, path):
+        """Call a layer of attention, and note its scores."""
+        asked = kwargs.get("return_attention_scores", False)
+        kwargs = {**kwargs, "return_attention_scores": True}
+        twin = self._twin(layer, path)
+        if isinstance(layer, keras.layers.Attention):
+            # Some versions of Keras state the output alone.
+            vars(twin)["compute_output_spec"] = functools.partial(
+                keras.Operation.compute_output_spec, twin
+            )
+        outputs = twin(*args, **kwargs)
+        self.scores[id(outputs[1])] = path
+        return outputs if asked else outputs[0]
+
     def _twin(self, operation, path):
         name = path.replace("/", ".")
         count = self._names[name] = self._names.get(name, -1) + 1
         return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def _symbolic(*structure):
+    """List the symbolic tensors in a structure, each once."""
+    return list({id(t): t for t in keras.tree.flatten(structure) if is_symbolic(t)}.values())
+
+
+def _settle_reshapes(args, kwargs, outputs):
+    """State sizes that a `call` read from a symbolic tensor, and tell whether there were any."""
+    settled = []
+
+    def settle(operation, *_, **__):
+        sizes = getattr(operation, "newshape", None)
+        if isinstance(sizes, list | tuple) and None in sizes:
+            operation.newshape = _settled(sizes, tuple(operation.input.shape))
+            settled.append(operation)
+        return operation.output
+
+    inputs = _symbolic(args, kwargs)
+    if inputs and _symbolic(outputs):
+        _compat.run_graph(keras.Model(inputs, _symbolic(outputs)), inputs, settle)
+    return bool(settled)
+
+
+def _settled(sizes, before):
+    """Return the sizes of a reshaped tensor with -1 for the batch, and no other one unknown."""
+    if -1 in sizes and None not in before[1:]:
+        known = math.prod(size for size in sizes if size not in (None, -1))
+        sizes = [math.prod(before[1:]) // known if size == -1 else size for size in sizes]
+    return tuple(-1 if size is None else size for size in sizes)
+
+
+def _check_runs(args, kwargs, outputs):
+    """Raise what running a part of a graph raises, or that it doesn't keep the batch."""
+    inputs, size = _symbolic(args, kwargs), 2
+    part = keras.Model(inputs, _symbolic(outputs))
+    kinds = [tf.TensorSpec((size, *tensor.shape[1:]), tensor.dtype) for tensor in inputs]
+    run = tf.function(lambda *tensors: part(list(tensors)), autograph=False)
+    found = keras.tree.flatten(run.get_concrete_function(*kinds).structured_outputs)
+    if any(tensor.shape[0] not in (None, size) for tensor in found):
+        raise ValueError("the batch became another one")
 
 
 def split_activation(layer):
@@ -289,10 +385,10 @@ def split_activation(layer):
 
 
 def shadow(model, call):
-    """Return a copy of a subclassed model in which calls of its layers go elsewhere.
+    """Return a copy of a subclassed model or layer in which calls of its layers go elsewhere.
 
     Args:
-        model: subclassed `keras.Model`, built.
+        model: subclassed `keras.Model`, or layer made of layers, built.
         call: function `(layer, args, kwargs) -> outputs`.
 
     Returns:
@@ -317,6 +413,14 @@ def shadow(model, call):
 def call_of(model):
     """Return the `call` of a model; of one that is a `tf.function`, the function inside."""
     return getattr(model.call, "python_function", model.call)
+
+
+def _autocast(layer, value):
+    """Cast a symbolic tensor as calling a layer does."""
+    floats = is_symbolic(value) and keras.backend.is_float_dtype(value.dtype)
+    if not floats or not layer.autocast or value.dtype == layer.compute_dtype:
+        return value
+    return keras.ops.cast(value, layer.compute_dtype)
 
 
 class _StandIn:

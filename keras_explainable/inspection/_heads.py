@@ -15,6 +15,11 @@ _POOLINGS = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalAveragePooling3D,
 )
+_MAXIMA = (
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+)
 _AVERAGES = (
     keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
@@ -346,6 +351,15 @@ def _is_global_average(call):
         axes = {axis % len(source.shape) for axis in keras.tree.flatten(call.layer.axis)}
         return axes == set(_axes.spatial(len(source.shape)))
     return False
+
+
+def pools_everything(call):
+    """Tell whether a call makes one position of all, each of which counts."""
+    return (
+        _is_global_average(call)
+        or isinstance(call.layer, (*_MAXIMA, keras.layers.Flatten, keras.layers.Reshape))
+        or _operation_name(call.layer) in ("Mean", "Max", "Sum", "Reshape")
+    )
 
 
 def is_nonlinear(activation):

@@ -86,8 +86,8 @@ def to_first(tensor):
 
 def is_first(operation):
     """Tell whether an operation, or a layer in it, has its channels first."""
-    inner = _compat.layers_inside(operation) if isinstance(operation, keras.Layer) else []
-    return any(getattr(layer, "data_format", None) == FIRST for layer in [operation, *inner])
+    parts = [operation, *_compat.sublayers(operation)]
+    return any(getattr(layer, "data_format", None) == FIRST for layer in parts)
 
 
 def refuse(calls, name):

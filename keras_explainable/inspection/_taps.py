@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _tokens
 from keras_explainable.inspection._graphs import Call
 from keras_explainable.inspection._graphs import Calls
 from keras_explainable.inspection._graphs import call_of
@@ -31,15 +32,17 @@ class Tap(keras.layers.Layer):
         model: `keras.Model`, built, which is or holds a subclassed one.
         inputs: symbolic inputs, in the structure that it takes.
         split: function that tells which layers are opened into a linear one and their activation.
+        attends: whether layers of attention return their scores too.
 
     Attributes:
+        scores: after the first run, list of the tensors that are attention scores.
         opened: `Calls` of the last run; after a call, without them.
         outputs: symbolic outputs of the model.
         picks: functions `(calls, outputs) -> tensor` of what a call returns; with none, it returns
             the outputs of the model.
     """
 
-    def __init__(self, model, inputs, split=None):
+    def __init__(self, model, inputs, split=None, attends=False):
         super().__init__(name=f"{model.name}_tap", autocast=False)
         self.opened = Calls(model)
         self.picks = ()
@@ -48,6 +51,9 @@ class Tap(keras.layers.Layer):
         self._structure = inputs
         self._replaced, self._value = (), None
         self._rules = {}
+        self._attends, self.scores = attends, []
+        # Where tokens are arranged and put back, and what they are arranged to in this run.
+        self._spliced, self._arranged, self._restored = {}, {}, {}
         self._inner = model.layers
         self._run = self._runner(model, "")
         self.built = True
@@ -55,7 +61,7 @@ class Tap(keras.layers.Layer):
 
     def call(self, inputs):
         """Run the model, and return what is picked."""
-        self.opened.calls = []
+        self.opened.calls, self._arranged, self._restored = [], {}, {}
         outputs = self._run(inputs)
         flat = keras.tree.flatten(outputs)
         self.taken = keras.tree.flatten(inputs)
@@ -63,7 +69,7 @@ class Tap(keras.layers.Layer):
             self.opened.returned = flat
             return outputs
         picked = [pick(self.opened.calls, flat) for pick in self.picks]
-        self.opened.calls = []
+        self.opened.calls, self._arranged, self._restored = [], {}, {}
         return picked
 
     def _runner(self, model, path):
@@ -77,7 +83,13 @@ class Tap(keras.layers.Layer):
             return lambda inputs, **_: _compat.run_graph(graph, inputs, note)
         copy = shadow(model, lambda layer, args, kwargs: note(layer, *args, **kwargs))
         options = {"training": False} if takes_training(model) else {}
-        return lambda *args, **kwargs: call_of(copy)(*args, **(kwargs | options))
+
+        def run(*args, **kwargs):
+            if not options:
+                kwargs.pop("training", None)
+            return call_of(copy)(*args, **(kwargs | options))
+
+        return run
 
     def _note(self, layer, args, kwargs, path):
         path = f"{path}/{layer.name}" if path else layer.name
@@ -89,28 +101,62 @@ class Tap(keras.layers.Layer):
         return self._run_layer(layer, args, kwargs, path)
 
     def _run_layer(self, layer, args, kwargs, path):
+        scores = []
         if isinstance(layer, keras.Model):
-            run = self._runner(layer, path)
+            outputs = self._runner(layer, path)(*args, **kwargs)
+        elif self._attends and isinstance(layer, _compat.ATTENTIONS):
+            outputs, *scores = layer(*args, **{**kwargs, "return_attention_scores": True})
+            outputs = (outputs, *scores) if kwargs.get("return_attention_scores") else outputs
         else:
-            rule = self._rules.get(len(self.opened.calls))
-            run = layer if rule is None else redirected_call(layer, rule)
-        outputs = self._replace(run(*args, **kwargs), "outputs")
+            rule = self._rules.get((len(self.opened.calls), path))
+            if rule is None:
+                outputs = self._run_parts(layer, args, kwargs, path)
+            else:
+                outputs = redirected_call(layer, rule)(*args, **kwargs)
+        outputs = self._replace(outputs, "outputs")
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
         flat = keras.tree.flatten(outputs)
+        flat += [t for t in scores if all(t is not other for other in flat)]
+        self.scores = [*self.scores, *scores] if not self.picks else []
         self.opened.calls.append(Call(path, layer, inputs, flat, args, kwargs))
         return outputs
 
+    def _run_parts(self, layer, args, kwargs, path):
+        """Run the layers inside one that attends, or that layer where this fails."""
+        opens = self._attends or _compat.holds_attention(layer)
+        if not opens or not _compat.is_composite(layer):
+            return layer(*args, **kwargs)
+        known, scores = len(self.opened.calls), self.scores
+        try:
+            return self._runner(layer, path)(*args, **kwargs)
+        except Exception:  # Whatever its `call` does, it may be run as it is.
+            del self.opened.calls[known:]
+            self.scores = scores
+            return layer(*args, **kwargs)
+
     def _replace(self, structure, link):
-        """Put the value that `resuming` gives in the place of what is computed."""
-        if self._value is None:
+        """Put other values, as of `resuming`, in the place of what is computed."""
+        if self._value is None and not self._spliced:
             return structure
-        at = [j for i, where, j in self._replaced if (i, where) == (len(self.opened.calls), link)]
-        count = itertools.count()
+        number, count = len(self.opened.calls), itertools.count()
 
         def replace(leaf):
-            return self._value if tf.is_tensor(leaf) and next(count) in at else leaf
+            if not tf.is_tensor(leaf):
+                return leaf
+            place = number, link, next(count)
+            if self._value is not None and place in self._replaced:
+                _, arrangement = self._spliced.get(place, (None, None))
+                return arrangement.restore(leaf, self._value) if arrangement else self._value
+            return self._splice(leaf, *self._spliced[place]) if place in self._spliced else leaf
 
         return keras.tree.map_structure(replace, structure)
+
+    def _splice(self, tokens, number, arrangement):
+        """Arrange tokens, once in a run, and put them back."""
+        if id(tokens) not in self._restored:
+            grid = self._arranged[number] = arrangement.arrange(tokens)
+            self._restored[id(tokens)] = tokens, arrangement.restore(tokens, grid)
+        return self._restored[id(tokens)][1]
 
     def resuming(self, tensor, num_outputs=1):
         """Return a function from inputs, and what stands for a tensor of the first run, to outputs.
@@ -125,25 +171,28 @@ class Tap(keras.layers.Layer):
         """
         places = self._places(tensor)
         made = [place for place in places if place[1] == "outputs"][:1]
-        picks = self.picks[:num_outputs]
+        return self._resume_at(made or places, self.picks[:num_outputs])
 
+    def _resume_at(self, places, picks):
         def resume(tensors):
             *inputs, self._value = tensors
-            self._replaced = made or places
-            self.opened.calls = []
+            self._replaced = places
+            self.opened.calls, self._arranged, self._restored = [], {}, {}
             try:
                 outputs = self._run(keras.tree.pack_sequence_as(self._structure, inputs))
                 flat = keras.tree.flatten(outputs)
                 return [pick(self.opened.calls, flat) for pick in picks]
             finally:
                 self.opened.calls, self._value = [], None
+                self._arranged, self._restored = {}, {}
 
         return resume
 
     def redirect(self, calls, rules):
         """Pass gradients through calls of the first run, in later runs, by rules or `None`."""
         numbers = [self._index(call) for call in calls]
-        self._rules = {n: r for n, r in zip(numbers, rules, strict=True) if r is not None}
+        places = [(number, call.path) for number, call in zip(numbers, calls, strict=True)]
+        self._rules = {p: rule for p, rule in zip(places, rules, strict=True) if rule is not None}
 
     def pick_logits(self, choice, output, before_activation=True):
         """Pick an output, without its activation, after those picked before.
@@ -199,6 +248,7 @@ class Tap(keras.layers.Layer):
                 self._before_scores(above) if is_spatial(logits[0]) else self._last_spatial(above)
             )
             tensor = _heads.default_endpoint(found, self.opened)
+            tensor = _tokens.not_only_read(self.ancestry(*logits), tensor, self.places(*logits))
         else:
             call, link = self.opened.locate(endpoint)
             tensor = (call.outputs if link == "output" else call.inputs)[0]
@@ -208,14 +258,40 @@ class Tap(keras.layers.Layer):
             raise invalid("arguments", expected, repr(endpoint), hint)
         return tensor
 
-    def pick(self, tensor):
-        """Pick a tensor of the first run, after those picked before."""
-        self.picks = (*self.picks, self._pick(tensor))
+    def pick(self, tensor, arrangement=None):
+        """Pick a tensor of the first run, after those picked before, tokens arranged."""
+        number = len(self.picks)
+        if arrangement is None:
+            self.picks = (*self.picks, self._pick(tensor))
+            return
+        places = self._places(tensor)
+        made = [place for place in places if place[1] == "outputs"][:1]
+        self._spliced |= dict.fromkeys(made or places, (number, arrangement))
+        self.picks = (*self.picks, lambda *_: self._arranged[number])
+
+    def scores_above(self, *logits):
+        """List the attention scores of all tokens to all that logits are computed from."""
+        above = operations_above(*logits)
+        found = [t for t in self.scores if t.op.name in above and t.shape.rank > 2]
+        return [t for t in found if t.shape[-1] == t.shape[-2] != 1]
+
+    def is_pooled(self, *logits):
+        """Tell whether all tokens that the head takes count alike."""
+        last = self._last_spatial(operations_above(*logits))
+        return any(_tokens.is_pooled(self.opened.calls, tensor) for tensor in last)
+
+    def places(self, *logits):
+        """Return the `Places` of the tokens that logits are computed from."""
+        above = operations_above(*logits)
+        operations = [o for o in logits[0].op.graph.get_operations() if o.name in above]
+        calls = [Call(o.name, o, list(o.inputs), list(o.outputs)) for o in operations]
+        return _tokens.Places(calls)
 
     def ancestry(self, *tensors):
-        """List the calls that tensors are computed by, first ones first, those of models not."""
-        calls = self._calls_above(*tensors)
-        return [call for call in calls if not isinstance(call.layer, keras.Model)]
+        """List the calls that tensors are computed by, first ones first, those opened not."""
+        calls = [c for c in self._calls_above(*tensors) if not isinstance(c.layer, keras.Model)]
+        opened = {path for call in calls for path in _paths_above(call.path)}
+        return [c for c in calls if not (_compat.is_composite(c.layer) and c.path in opened)]
 
     def shown_input(self, tensor):
         """Return the index of the input that a tensor is computed from, see `_shown_input`."""
@@ -289,6 +365,12 @@ class Tap(keras.layers.Layer):
             for j, candidate in enumerate(getattr(call, link))
             if candidate is tensor
         ]
+
+
+def _paths_above(path):
+    """List the paths of the models and layers that a layer is in."""
+    parts = path.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts))]
 
 
 def _without_activation(call):

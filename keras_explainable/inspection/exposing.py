@@ -3,16 +3,19 @@
 import functools
 import warnings
 import weakref
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _layouts
 from keras_explainable.inspection import _targets
+from keras_explainable.inspection import _tokens
 from keras_explainable.inspection._graphs import Call
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
@@ -44,6 +47,9 @@ class Exposed(keras.Model):
             with channels first, and this one with channels last.
         offsets: dict from the path of each biased layer to a function that reads what it adds to
             its input, in the order of the activations; empty but for `expose_biases`.
+        arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`;
+            `None` but for `expose_attention`.
+        query: index of the class token, or `None` where the logits are of all tokens.
         gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
             they are the gradients of the model.
         guide: another `Exposed` model of the same one, for a method that needs two.
@@ -61,6 +67,8 @@ class Exposed(keras.Model):
     input_indices = ()
     channels_first = ()
     offsets = {}  # noqa: RUF012
+    arrange = None
+    query = None
     gradient_rule = None
     guide = None
     mirrored_indices = ()
@@ -91,7 +99,7 @@ class Exposed(keras.Model):
         return self._resume(number, [*keras.tree.flatten(inputs), activations])
 
 
-def expose(model, arguments=None, outputs=None, *, inputs=None):
+def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
     """Build the model that returns the logits of a model and the activations inside it.
 
     Nested models are opened at any depth, and layers share their weights with the model given,
@@ -109,13 +117,17 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
         model: `keras.Model`, functional, sequential or subclassed, built.
         arguments: endpoint of the activations, or a list of endpoints, or `()` for none. `None`
             takes the last spatial activation: what enters the global pooling (or flattening) that
-            feeds the logits.
+            feeds the logits. Where these read a class token, it is what enters the last attention.
         outputs: which output the logits are of: its index among the outputs of the model, its name,
             or an endpoint. `None` takes the only output, or the first one with a warning. A
             function of the outputs that returns `(batch, units)`, or a target (`ke.targets`), gives
             what takes the place of logits; the data of a target are further inputs.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
             know.
+        reshape: how tokens of an image, activations `(batch, tokens, channels)`, are arranged as
+            `(batch, height, width, channels)`: `None` takes the grid of the patch embedding,
+            `(height, width)` the last tokens, a function selects and permutes them, and `False`
+            leaves them.
 
     Returns:
         an `Exposed` model with outputs `[logits, *activations]`.
@@ -123,7 +135,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if the model is not built, an endpoint doesn't exist or is ambiguous, the logits
-            don't depend on an endpoint, or there is no spatial activation.
+            don't depend on an endpoint, there is no spatial activation, or it isn't known where
+            tokens are in the image.
 
     Example:
         >>> import keras, keras_explainable as ke
@@ -138,10 +151,10 @@ def expose(model, arguments=None, outputs=None, *, inputs=None):
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
     listed = list(arguments) if isinstance(arguments, list | tuple) else [arguments]
-    return _expose(model, listed, outputs, inputs)
+    return _expose(model, listed, outputs, inputs, reshape=reshape)
 
 
-def expose_rectified(model, outputs=None, *, inputs=None):
+def expose_rectified(model, outputs=None, *, inputs=None, reshape=None):
     """Build the model that returns logits and every spatial activation that enters them.
 
     Activations are what the activation functions return, as layers, as `keras.ops` functions or
@@ -152,6 +165,7 @@ def expose_rectified(model, outputs=None, *, inputs=None):
         model: as in `expose`.
         outputs: as in `expose`.
         inputs: as in `expose`.
+        reshape: as in `expose`.
 
     Returns:
         an `Exposed` model.
@@ -160,7 +174,7 @@ def expose_rectified(model, outputs=None, *, inputs=None):
         TypeError: as `expose`.
         ValueError: as `expose`.
     """
-    return _expose(model, _rectified, outputs, inputs)
+    return _expose(model, _rectified, outputs, inputs, reshape=reshape)
 
 
 def expose_biases(model, outputs=None, *, inputs=None):
@@ -182,7 +196,7 @@ def expose_biases(model, outputs=None, *, inputs=None):
         ValueError: as `expose`.
     """
     split = _biases.is_biased_and_activated
-    return _expose(model, _biases.outputs_of_biased, outputs, inputs, split)
+    return _expose(model, _biases.outputs_of_biased, outputs, inputs, split, reshape=False)
 
 
 def head_kernel(model):
@@ -212,7 +226,7 @@ def head_kernel(model):
     return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
 
 
-def _expose(model, choice, outputs, inputs, split=None, rules=None):
+def _expose(model, choice, outputs, inputs, split=None, rules=None, reshape=None):
     """Expose the endpoints in a list, or those that a function finds among the calls of a model.
 
     Args:
@@ -224,52 +238,118 @@ def _expose(model, choice, outputs, inputs, split=None, rules=None):
         rules: function from the calls of the model, and a function from a tensor to those that it
             is computed by, to the rules of their gradients, see `redirect`; `None` for a call that
             keeps its own.
+        reshape: as in `expose`.
 
     Returns:
         an `Exposed` model.
     """
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
+    _tokens.check_reshape(reshape)
+    opens = None if rules is None else _compat.is_composite
     try:
-        graph = Graph(model, inputs, split)
+        graph = Graph(model, inputs, split, opens)
     except Unreachable as unreachable:
-        return _expose_by_tap(model, choice, outputs, inputs, split, rules, unreachable.__cause__)
+        cause = unreachable.__cause__
+        return _expose_by_tap(model, choice, outputs, inputs, split, rules, reshape, cause)
 
-    target, splice = _targets.as_target(outputs), None
-    if target is None:
-        tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
-        explained, own = [tensor], graph.inputs
-    else:
-
-        def take(*arguments):
-            return _logits(graph, *arguments)[::-1]
-
-        splice = _targets.splice(target, *_taken(model, graph.outputs, target, take))
-        activation, explained, own = splice.activation, splice.used, graph.inputs
-        graph.inputs = _targets.with_data(own, splice.data)
-        tensor = splice.layer(splice.used, splice.data)
-    calls = graph.ancestry(explained)
-    endpoints = _endpoints(graph, calls, choice, [t for t in explained if splice and is_spatial(t)])
+    found = explained(model, graph, outputs)
+    calls = graph.ancestry(found.tensors)
+    if (callable(choice) or None in choice) and _tokens.hides_attention(calls):
+        graph = Graph(model, inputs, split, _compat.is_composite)
+        found = explained(model, graph, outputs)
+        calls = graph.ancestry(found.tensors)
+    dense = [t for t in found.tensors if found.splice and is_spatial(t)]
+    endpoints = _endpoints(graph, calls, choice, dense)
+    shown = [_shown_input(graph, calls, endpoint) for endpoint in endpoints]
     made = {}
     if rules:
-        redirected = graph.ancestry(tensor)
+        redirected = graph.ancestry(found.logits)
         chosen = rules(redirected, functools.partial(_calls_above, redirected))
-        made = redirected_graph(graph.inputs, tensor, redirected, chosen)
-    logits, *activations = (made.get(id(t), t) for t in [tensor, *endpoints])
-    exposed = Exposed(graph.inputs, [_flat(logits), *activations], name=f"{model.name}_exposed")
-    exposed.activation = activation
-    exposed.channels_first = graph.channels_first
-    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
+        made = redirected_graph(graph.inputs, found.logits, redirected, chosen)
+    logits, *exposing = (made.get(id(t), t) for t in [found.logits, *endpoints])
+    images = [keras.tree.flatten(graph.inputs)[index] for index in shown]
+    arranged = _arrangements(endpoints, images, _tokens.Places(calls), reshape)
+    logits, exposing = _tokens.splice(graph.inputs, logits, exposing, arranged)
+    exposed = exposed_model(model, graph, found._replace(logits=logits), exposing)
     if choice is _biases.outputs_of_biased:
         exposed.offsets = _biases.offsets(calls, graph.paths())
         _biases.warn_of_others(calls, graph.paths())
-    if splice:
-        _set_target(exposed, splice, own)
     if endpoints:
-        head = _NO_HEAD if splice else _heads.linear_head(calls, tensor, endpoints[0])
-        _set_head(exposed, *head)
-        _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
+        head = _heads.linear_head(calls, found.logits, endpoints[0])
+        _set_head(exposed, *(_NO_HEAD if found.splice else _with_all_pooled(*head, arranged)))
+        set_inputs(exposed, graph, calls, endpoints)
     return exposed
+
+
+class Explained(NamedTuple):
+    """What is explained of an opened model.
+
+    Attributes:
+        logits: symbolic tensor, or what a target makes of the outputs.
+        activation: what was left out of it, or `None`.
+        tensors: what it is computed from by a target; without one, the logits.
+        splice: how a target is fitted to the model, or `None`.
+        own_inputs: symbolic inputs of the model, without the data of a target.
+    """
+
+    logits: object
+    activation: object
+    tensors: list
+    splice: object
+    own_inputs: object
+
+
+def exposed_model(model, graph, found, endpoints):
+    """Build the model that returns what is explained, and endpoints.
+
+    Args:
+        model: `keras.Model`.
+        graph: `Graph` of it.
+        found: `Explained`.
+        endpoints: list of symbolic tensors.
+
+    Returns:
+        an `Exposed` model.
+    """
+    outputs = [_flat(found.logits), *endpoints]
+    exposed = Exposed(graph.inputs, outputs, name=f"{model.name}_exposed")
+    exposed.activation = found.activation
+    exposed.channels_first = graph.channels_first
+    exposed._resume = _resuming(exposed.inputs, exposed.outputs)
+    if found.splice:
+        _set_target(exposed, found.splice, found.own_inputs)
+    return exposed
+
+
+def set_inputs(exposed, graph, calls, endpoints):
+    """Note which inputs endpoints show."""
+    _set_inputs(exposed, [_shown_input(graph, calls, endpoint) for endpoint in endpoints])
+
+
+def explained(model, graph, outputs):
+    """Find what is explained of an opened model; the data of a target become inputs of the graph.
+
+    Args:
+        model: `keras.Model`.
+        graph: `Graph` of it.
+        outputs: as in `expose`.
+
+    Returns:
+        an `Explained`.
+    """
+    target, own = _targets.as_target(outputs), graph.inputs
+    if target is None:
+        tensor, activation = _logits(graph, _output(model, graph.outputs, outputs), outputs)
+        return Explained(tensor, activation, [tensor], None, own)
+
+    def take(*arguments):
+        return _logits(graph, *arguments)[::-1]
+
+    splice = _targets.splice(target, *_taken(model, graph.outputs, target, take))
+    graph.inputs = _targets.with_data(own, splice.data)
+    values = splice.layer(splice.used, splice.data)
+    return Explained(values, splice.activation, splice.used, splice, own)
 
 
 def _endpoints(graph, calls, choice, dense):
@@ -293,7 +373,7 @@ def _endpoints(graph, calls, choice, dense):
                 # Each branch makes scores of its own, as the levels of a detector do.
                 endpoints += _of_one_input(found, [_shown_input(graph, calls, e) for e in found])
                 continue
-            endpoint = _heads.default_endpoint(found, graph)
+            endpoint = _tokens.not_only_read(calls, _heads.default_endpoint(found, graph))
         else:
             endpoint = argument if callable(choice) else graph.endpoint(argument)
         if id(endpoint) not in reached:
@@ -306,11 +386,73 @@ def _endpoints(graph, calls, choice, dense):
     return endpoints
 
 
-def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
+def _with_all_pooled(head, error, arranged):
+    """Refuse a head that pools more than what its activations are arranged to."""
+    if not error and arranged[0] is not None and not arranged[0].is_all:
+        return None, "tokens that are no patches, such as a class token, are pooled too"
+    return head, error
+
+
+def _arrangements(endpoints, shown, places, reshape):
+    """Return how each endpoint is arranged that is a sequence of tokens of an image, or `None`."""
+    if reshape is False:
+        return [None] * len(endpoints)
+    found = []
+    for endpoint, taken in zip(endpoints, shown, strict=True):
+        rank = len(taken.shape)
+        if len(endpoint.shape) != 3 or rank < 4:
+            found.append(None)
+            continue
+        place = places.of(endpoint)
+        found.append(_tokens.arrangement(tuple(endpoint.shape), place, reshape, rank - 2))
+    return found
+
+
+def _expose_by_tap(model, choice, outputs, inputs, split, rules, reshape, cause):
     """Expose a model that is, or holds, a subclassed one that can't run on symbolic tensors."""
+    tap, symbolic = tapped(model, inputs, cause, split=split)
+    activation, tensors, splice = explained_by_tap(model, tap, outputs)
+    calls = tap.ancestry(*tensors)
+    endpoints = [
+        argument
+        if callable(choice) and argument is not None
+        else tap.activations(argument, *tensors)
+        for argument in (choice(calls) if callable(choice) else choice)
+    ]
+    if choice is _rectified:
+        endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
+    shown = [tap.shown_input(endpoint) for endpoint in endpoints]
+    images = [tap.taken[index] for index in shown]
+    arranged = _arrangements(endpoints, images, tap.places(*tensors), reshape)
+    for endpoint, arrangement in zip(endpoints, arranged, strict=True):
+        tap.pick(endpoint, arrangement)
+    head = (None, Exposed.head_error)
+    if endpoints:
+        head = _NO_HEAD
+        if not splice:
+            head = _with_all_pooled(*tap.linear_head(tensors[0], endpoints[0]), arranged)
+    offsets = {}
+    if choice is _biases.outputs_of_biased:
+        offsets = _biases.offsets(calls, tap.opened.paths())
+        _biases.warn_of_others(calls, tap.opened.paths())
+    target_rule = None
+    if rules:
+        last = [Call("target", splice.layer, tensors, [])] if splice else []
+        chosen = rules([*calls, *last], tap.ancestry)
+        target_rule = chosen.pop() if splice else None
+        tap.redirect(calls, chosen)
+    exposed = run_tap(model, tap, symbolic, endpoints, splice, target_rule)
+    exposed.activation = activation
+    exposed.offsets = offsets
+    _set_head(exposed, *head)
+    return exposed
+
+
+def tapped(model, inputs, cause, **options):
+    """Run a model that can't run on symbolic tensors, and return its `Tap` and its inputs."""
     symbolic = placeholders(model, inputs)
     try:
-        tap = Tap(model, symbolic, split)
+        tap = Tap(model, symbolic, **options)
     except Exception as error:
         raise ValueError(
             f"The layers inside the model {model.name!r} can't be reached: the `call` of a "
@@ -318,43 +460,51 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
             f"TensorFlow's ({_first_line(error)}). Write it with layers and `keras.ops`."
         ) from error
     _layouts.refuse(tap.opened.calls, model.name)
-    target, splice = _targets.as_target(outputs), None
+    return tap, symbolic
+
+
+def explained_by_tap(model, tap, outputs):
+    """Find, and pick, what is explained of a tapped model.
+
+    Args:
+        model: `keras.Model`.
+        tap: `Tap` of it.
+        outputs: as in `expose`.
+
+    Returns:
+        activation: what was left out, or `None`.
+        tensors: list of tensors of the first run: the logits, or what a target takes.
+        splice: how a target is fitted to the model, or `None`.
+    """
+    target = _targets.as_target(outputs)
     if target is None:
         activation, tensor = tap.pick_logits(_output(model, tap.outputs, outputs), outputs)
-        explained = [tensor]
-    else:
-        splice = _targets.splice(target, *_taken(model, tap.outputs, target, tap.pick_logits))
-        activation, explained = splice.activation, splice.used
-        tap.picks = tuple(tap.picks[i] for i in splice.indices)
-    calls = tap.ancestry(*explained)
-    endpoints = [
-        argument
-        if callable(choice) and argument is not None
-        else tap.activations(argument, *explained)
-        for argument in (choice(calls) if callable(choice) else choice)
-    ]
-    if choice is _rectified:
-        endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
-    for endpoint in endpoints:
-        tap.pick(endpoint)
-    head = (None, Exposed.head_error)
-    if endpoints:
-        head = _NO_HEAD if splice else tap.linear_head(tensor, endpoints[0])
-    offsets = {}
-    if choice is _biases.outputs_of_biased:
-        offsets = _biases.offsets(calls, tap.opened.paths())
-        _biases.warn_of_others(calls, tap.opened.paths())
-    target_rule = None
-    if rules:
-        last = [Call("target", splice.layer, explained, [])] if splice else []
-        chosen = rules([*calls, *last], tap.ancestry)
-        target_rule = chosen.pop() if splice else None
-        tap.redirect(calls, chosen)
+        return activation, [tensor], None
+    splice = _targets.splice(target, *_taken(model, tap.outputs, target, tap.pick_logits))
+    tap.picks = tuple(tap.picks[i] for i in splice.indices)
+    return splice.activation, splice.used, splice
+
+
+def run_tap(model, tap, symbolic, endpoints, splice, target_rule=None):
+    """Build the model that runs a `Tap`, all of what it returns picked.
+
+    Args:
+        model: `keras.Model`.
+        tap: `Tap` of it.
+        symbolic: its symbolic inputs.
+        endpoints: tensors of the first run that are picked after what is explained.
+        splice: as `explained_by_tap` returns it.
+        target_rule: rule of the gradient of the target, or `None`.
+
+    Returns:
+        an `Exposed` model.
+    """
     shown = [tap.shown_input(endpoint) for endpoint in endpoints]
-    resuming = [tap.resuming(endpoint, len(explained)) for endpoint in endpoints]
-    tap.opened.calls = tap.opened.returned = tap.taken = []
-    found = tap(symbolic)
-    values, activations = found[: len(explained)], found[len(explained) :]
+    count = len(tap.picks) - len(endpoints)
+    resuming = [tap.resuming(endpoint, count) for endpoint in endpoints]
+    tap.opened.calls = tap.opened.returned = tap.taken = tap.scores = []
+    returned = tap(symbolic)
+    values, activations = returned[:count], returned[count:]
     data = splice.data if splice else []
     extended = _targets.with_data(symbolic, data)
     tensor = splice.layer(values, data) if splice else _flat(values[0])
@@ -362,11 +512,8 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, cause):
         redirected = Redirected(splice.layer, target_rule, (values, data), {}, tensor)
         tensor = redirected([*values, *data])
     exposed = Exposed(extended, [tensor, *activations], name=f"{model.name}_exposed")
-    exposed.activation = activation
-    exposed.offsets = offsets
     places = [_places(x, extended) for x in (symbolic, data)]
     exposed._resume = _resuming_tapped(resuming, splice, *places)
-    _set_head(exposed, *head)
     if splice:
         _set_target(exposed, splice, symbolic)
     if shown:
@@ -436,12 +583,13 @@ def _resuming(inputs, outputs):
 
 def _rectified(calls):
     """List the spatial activations among the outputs of calls, or `None` for the default one."""
+    places = _tokens.Places(calls)
     found = [
         tensor
         for call in calls
         if _heads.is_activated(call.layer)
         for tensor in call.outputs
-        if is_spatial(tensor)
+        if is_spatial(tensor) and (places.of(tensor) or not places.is_carried(tensor))
     ]
     return found or [None]
 

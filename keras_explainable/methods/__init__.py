@@ -1,5 +1,6 @@
 """Explaining methods: pure functions `(model, inputs, indices, ...) -> (logits, maps)`."""
 
+from keras_explainable.methods import attention as attention
 from keras_explainable.methods import cams as cams
 from keras_explainable.methods import gradients as gradients
 from keras_explainable.methods import meta as meta

@@ -10,7 +10,12 @@ from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 
-FAMILIES = ("gradient", "cam")
+FAMILIES = ("gradient", "cam", "attention")
+# What the methods of a family explain in place of a layer.
+_WITHOUT_LAYER = {
+    "gradient": "explains the input, not a layer",
+    "attention": "explains with the attention of all layers",
+}
 
 
 class Registration(NamedTuple):
@@ -19,7 +24,7 @@ class Registration(NamedTuple):
     Attributes:
         method: the function.
         family: "gradient" methods explain with the logits of a model alone, "cam" methods with its
-            logits and activations.
+            logits and activations, "attention" methods with its logits and attention scores.
         postprocessing: name of the filter that its maps pass by default, or `None`.
         axioms: names of the properties that it has, each with a test in
             `tests/properties/axioms_test.py`.
@@ -31,6 +36,8 @@ class Registration(NamedTuple):
         is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
             input; `None` where it isn't known.
         expose_options: keyword arguments of `expose` that are options of the method.
+        needs: what a model has to have for the method beside spatial activations, such as
+            "attention"; `None` for nothing.
     """
 
     method: Callable
@@ -42,6 +49,7 @@ class Registration(NamedTuple):
     raw_options: tuple = ()
     is_gradient: bool | None = None
     expose_options: tuple = ()
+    needs: str | None = None
 
     @property
     def options(self):
@@ -53,7 +61,7 @@ class Registration(NamedTuple):
         others = inspect.signature(self.expose).parameters
         return [*(others[name] for name in self.expose_options), *options]
 
-    def exposed(self, model, layer=None, outputs=None, *, inputs=None, **options):
+    def exposed(self, model, layer=None, outputs=None, *, inputs=None, reshape=None, **options):
         """Make the model that the method takes.
 
         Args:
@@ -62,6 +70,7 @@ class Registration(NamedTuple):
                 default.
             outputs: as in `inspection.expose`.
             inputs: as in `inspection.expose`.
+            reshape: as in `inspection.expose`, for methods that explain tokens.
             **options: those of `expose_options`.
 
         Returns:
@@ -71,16 +80,22 @@ class Registration(NamedTuple):
             TypeError: as `inspection.expose`.
             ValueError: as `inspection.expose`, and for a layer where the method takes none.
         """
-        if self.family == "gradient" and layer is not None:
-            expected = f"`None`: {self.method.__name__} explains the input, not a layer"
-            raise invalid("layer", expected, repr(layer))
+        name = self.method.__name__
+        if self.family in _WITHOUT_LAYER and layer is not None:
+            raise invalid("layer", f"`None`: {name} {_WITHOUT_LAYER[self.family]}", repr(layer))
+        if self.family == "gradient" and reshape is not None:
+            expected = f"`None`: {name} explains the input, not tokens"
+            raise invalid("reshape", expected, repr(reshape))
         if isinstance(layer, list | tuple) and not layer:
             raise invalid("layer", "a layer, or a list of one at least", repr(layer))
+        if reshape is not None:
+            options["reshape"] = reshape
         if self.expose is None or (layer is not None and not self.exposes_layers):
             arguments = () if self.family == "gradient" else layer
-            return inspection.expose(model, arguments, outputs, inputs=inputs)
-        arguments = {"arguments": layer} if self.exposes_layers else {}
-        return self.expose(model, outputs=outputs, inputs=inputs, **arguments, **options)
+            return inspection.expose(model, arguments, outputs, inputs=inputs, **options)
+        if self.exposes_layers:
+            options["arguments"] = layer
+        return self.expose(model, outputs=outputs, inputs=inputs, **options)
 
     @property
     def exposes_layers(self):
@@ -102,6 +117,7 @@ def explaining_method(
     raw_options=(),
     is_gradient=False,
     expose_options=(),
+    needs=None,
 ):
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
@@ -114,6 +130,7 @@ def explaining_method(
         raw_options: see `Registration`.
         is_gradient: see `Registration`.
         expose_options: see `Registration`.
+        needs: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -130,6 +147,7 @@ def explaining_method(
             tuple(raw_options),
             is_gradient,
             tuple(expose_options),
+            needs,
         )
         return method
 

@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import keras_explainable as ke
+from tests import token_zoo
 from tests import zoo
 
 RAW = {"postprocessing": None, "resizing": False}
@@ -21,7 +22,8 @@ def _raw(method, model, images, **options):
 
 
 def _head_of(model):
-    return next(layer for layer in model.layers if layer.weights and layer.weights[0].ndim == 2)
+    flat = [layer for layer in model.layers if layer.weights and layer.weights[0].ndim == 2]
+    return flat[-1]
 
 
 def _deep_model():
@@ -34,17 +36,19 @@ def _deep_model():
 
 def check_class_sensitivity(method):
     """Explaining a unit depends on the weights of that unit, and another one's don't matter."""
-    model = zoo.functional().model
+    model, images = zoo.functional().model, zoo.IMAGES
+    if ke.methods.registration(method).needs == "attention":
+        model, images = token_zoo.functional("class"), token_zoo.IMAGES
     parameters = inspect.signature(ke.methods.get(method)).parameters
     # Without detections the contrastive methods take no other unit in, nor does a sigmoid.
     options = {"detections": np.zeros((3, 5))} if "detections" in parameters else {}
     options |= {"activation": "sigmoid"} if "activation" in parameters else {}
-    before = _raw(method, model, zoo.IMAGES, **options)
+    before = _raw(method, model, images, **options)
     kernel = _head_of(model).kernel
     changed = kernel.numpy()
     changed[:, 1] = changed[::-1, 1]
     kernel.assign(changed)
-    after = _raw(method, model, zoo.IMAGES, **options)
+    after = _raw(method, model, images, **options)
     others, same = np.delete(before, 1, -1), np.delete(after, 1, -1)
     np.testing.assert_allclose(same, others, atol=1e-6 * np.abs(others).max())
     assert not np.allclose(before[..., 1], after[..., 1])

@@ -6,9 +6,10 @@ import pytest
 from keras import layers
 
 import keras_explainable as ke
+from tests import zoo
 
 SIZE = 6
-METHODS = {name: name for name in ke.methods.names()} | {
+METHODS = {name: name for name in zoo.METHODS} | {
     "smooth": ke.methods.smooth("gradients", num_samples=3),
     "variance": ke.methods.smooth("gradcampp", num_samples=3, statistic="variance"),
     "smooth_taylor": ke.methods.smooth_taylor(num_samples=3),

@@ -65,8 +65,8 @@ def guided(method, *, by="guided_backprop", reduction="max"):
         _, details = fine.method(model.guide, inputs, indices, **options)
         return logits, _product(maps, details, inputs, model.input_index)
 
-    def expose(model, arguments=None, outputs=None, *, inputs=None):
-        exposed = coarse.exposed(model, arguments, outputs, inputs=inputs)
+    def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
+        exposed = coarse.exposed(model, arguments, outputs, inputs=inputs, reshape=reshape)
         exposed.guide = fine.exposed(model, None, outputs, inputs=inputs)
         return exposed
 

@@ -11,7 +11,7 @@ import keras_explainable as ke
 from tests import zoo
 
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
-METHODS = ke.methods.names()
+METHODS = zoo.METHODS
 
 
 def _model():

@@ -72,7 +72,7 @@ def test_wrapping_twice_gives_the_same_function(name):
     assert wrap("gradients").__name__ == f"{name}(gradients)"
 
 
-@pytest.mark.parametrize("method", ke.methods.names())
+@pytest.mark.parametrize("method", zoo.METHODS)
 def test_without_noise_the_mean_is_the_method(method):
     model, options = zoo.functional().model, {}
     smoothed = ke.methods.smooth(method, num_samples=3, stddev=0)

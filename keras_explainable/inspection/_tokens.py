@@ -1,0 +1,464 @@
+"""Tell where tokens are in an image, and arrange them so."""
+
+import math
+import numbers
+import warnings
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable._checks import invalid
+from keras_explainable.inspection import _heads
+
+# Class, distillation and register tokens that are looked for where their layer isn't opened.
+_MOST_EXTRA = 16
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_PROJECTIONS = (keras.layers.Dense, keras.layers.EinsumDense)
+
+
+class Place(NamedTuple):
+    """Where the patches are among tokens, and in the image.
+
+    Attributes:
+        grid: number of patches along each axis of the image.
+        start: index of the first patch among the tokens.
+        length: number of tokens, those that are no patches included.
+    """
+
+    grid: tuple
+    start: int
+    length: int
+
+    @property
+    def stop(self):
+        """Index after the last patch."""
+        return self.start + math.prod(self.grid)
+
+    @property
+    def is_all(self):
+        """Whether all tokens are patches."""
+        return math.prod(self.grid) == self.length
+
+
+class Places:
+    """Where the tokens in a model are, found by following its calls.
+
+    Args:
+        calls: list of `Call`, first ones first.
+    """
+
+    def __init__(self, calls):
+        self._exact, self._carried = {}, {}
+        for call in calls:
+            for tensor in call.outputs:
+                place = self._follow(call, tensor)
+                if place is not None:
+                    self._exact[_key(tensor)] = place
+                carried = self._carried_to(call) or self._rearranged(call)
+                if place is not None or carried:
+                    self._carried[_key(tensor)] = place or carried[0]
+
+    def of(self, tensor):
+        """Return the `Place` of tokens `(batch, tokens, channels)`, or `None`."""
+        return self._exact.get(_key(tensor))
+
+    def is_carried(self, tensor):
+        """Tell whether a tensor is computed from tokens."""
+        return _key(tensor) in self._carried
+
+    def with_length(self, length):
+        """Return the last place of so many tokens, or `None`."""
+        found = [place for place in self._exact.values() if place.length == length]
+        return found[-1] if found else None
+
+    def _carried_to(self, call):
+        return [self._carried[_key(t)] for t in call.inputs if _key(t) in self._carried]
+
+    def _rearranged(self, call):
+        """List the grid of an image that a call gives another shape, as that of windows."""
+        sizes = _sizes(call.inputs[0])[1:-1] if call.inputs else ()
+        if len(sizes) < 2 or None in sizes or not _heads.keeps_values(call.layer):
+            return []
+        is_other = any(len(_sizes(tensor)) != len(sizes) + 2 for tensor in call.outputs)
+        return [Place(sizes, 0, math.prod(sizes))] if is_other else []
+
+    def _follow(self, call, tensor):
+        if len(_sizes(tensor)) != 3:
+            return None
+        length = _sizes(tensor)[1]
+        if length is None:
+            return self._of_unknown_length(call, tensor)
+        joined = self._joined(call, length)
+        if joined is not None:
+            return joined
+        carried = self._carried_to(call)
+        for place in carried:
+            if place.length == length:
+                return place
+        grids = [_sizes(t)[1:-1] for t in call.inputs if len(_sizes(t)) > 3]
+        for grid in grids:
+            if None not in grid and min(grid) > 1 and math.prod(grid) == length:
+                return Place(grid, 0, length)
+        if carried:
+            exact = any(_key(t) in self._exact for t in call.inputs)
+            return _changed(carried[0], length) if exact else None
+        return next((p for p in (_embedded(call, g, length) for g in grids) if p), None)
+
+    def _of_unknown_length(self, call, tensor):
+        """Follow what keeps tokens, or arranges an image as tokens, whose number isn't stated."""
+        for source in call.inputs:
+            sizes = _sizes(source)
+            grid, same = sizes[1:-1], sizes[-1:] == _sizes(tensor)[-1:]
+            kept = same and _heads.keeps_values(call.layer)
+            if _key(source) in self._exact and (kept or sizes[1] is None):
+                return self._exact[_key(source)]
+            if len(grid) > 1 and None not in grid and kept:
+                return Place(grid, 0, math.prod(grid)) if min(grid) > 1 else None
+        return None
+
+    def _joined(self, call, length):
+        """Follow a concatenation along the tokens."""
+        if _concatenated_axis(call.layer) not in (1, -2):
+            return None
+        before = 0
+        for tensor in call.inputs:
+            if _key(tensor) in self._exact:
+                place = self._exact[_key(tensor)]
+                return Place(place.grid, before + place.start, length)
+            sizes = _sizes(tensor)
+            if len(sizes) != 3 or sizes[1] is None:
+                return None
+            before += sizes[1]
+        return None
+
+
+def _concatenated_axis(layer):
+    """Return the axis along which a layer, or an operation of TensorFlow, concatenates."""
+    if isinstance(layer, tf.Operation):
+        return tf.get_static_value(layer.inputs[-1]) if layer.type == "ConcatV2" else None
+    return getattr(layer, "axis", -1) if type(layer).__name__ == "Concatenate" else None
+
+
+def _key(tensor):
+    """Tell a tensor from others of its model."""
+    return id(tensor) if isinstance(tensor, keras.KerasTensor) else tensor.name
+
+
+def _sizes(tensor):
+    """Return the shape of a tensor, empty where not even its rank is known."""
+    return () if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
+
+
+def _changed(place, length):
+    """Follow a layer that takes tokens and returns more of them, or fewer."""
+    patches, more = math.prod(place.grid), length - place.length
+    if 0 < more <= _MOST_EXTRA:
+        return Place(place.grid, place.start + more, length)
+    if length >= patches:
+        return Place(place.grid, max(0, place.start + more), length)
+    merged = tuple(size // 2 for size in place.grid)
+    even = all(size % 2 == 0 for size in place.grid)
+    # Patches merged by two along each axis.
+    return Place(merged, 0, length) if even and math.prod(merged) == length else None
+
+
+def _embedded(call, sizes, length):
+    """Follow a layer that isn't opened and makes tokens of an image."""
+    if None in sizes:
+        return None
+    if not getattr(call.layer, "weights", ()) and math.prod(sizes) == length:
+        return Place(sizes, 0, length)
+    for layer in _compat.sublayers(call.layer):
+        if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
+            grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
+            extra = length - math.prod(grid)
+            return Place(grid, extra, length) if 0 <= extra <= _MOST_EXTRA else None
+    found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA // 2)]
+    found = [place for place in found if place is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _square(sizes, length, extra):
+    """Return the place of patches as high as wide after so many other tokens, or `None`."""
+    patches = length - extra
+    if patches < 2:
+        return None
+    side = round((math.prod(sizes) / patches) ** (1 / len(sizes)))
+    if side < 1 or any(size % side for size in sizes):
+        return None
+    grid = tuple(size // side for size in sizes)
+    return Place(grid, extra, length) if math.prod(grid) == patches else None
+
+
+class Arrangement(NamedTuple):
+    """How tokens are arranged as an image, and put back.
+
+    Attributes:
+        arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`.
+        restore: function from tokens and what they are arranged to, to tokens with that inside.
+        is_all: whether every token is a patch.
+        query: index of the token that stands for the class, or `None`.
+    """
+
+    arrange: object
+    restore: object
+    is_all: bool
+    query: int | None
+
+
+def check_reshape(reshape):
+    """Refuse what is no way to arrange tokens."""
+    if reshape is None or reshape is False or callable(reshape):
+        return
+    sizes = reshape if isinstance(reshape, list | tuple) else ()
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in sizes)
+    if not sizes or not whole or min(sizes) < 1:
+        expected = "`None`, `False`, a tuple of positive integers or a function of tokens"
+        raise invalid("reshape", expected, repr(reshape))
+
+
+def arrangement(shape, place, reshape, dimensions):
+    """Choose how tokens are arranged.
+
+    Args:
+        shape: shape of the tokens.
+        place: their `Place`, or `None` where it isn't known.
+        reshape: as in `inspection.expose`, and not `False`.
+        dimensions: number of spatial axes of the input that they show.
+
+    Returns:
+        `Arrangement`.
+    """
+    length = shape[1]
+    if callable(reshape):
+        return _by_function(reshape, shape, dimensions)
+    if reshape is not None:
+        grid = tuple(int(size) for size in reshape)
+        extra = 0 if length is None else length - math.prod(grid)
+        if len(grid) != dimensions or extra < 0:
+            expected = f"{dimensions} sizes whose product is at most {length}, the number of tokens"
+            raise invalid("reshape", expected, reshape)
+        place = Place(grid, extra, length or math.prod(grid))
+    if place is None or len(place.grid) != dimensions:
+        raise ValueError(
+            f"It isn't known where the tokens {tuple(shape)} of the layer are in the input. Pass "
+            "`reshape=(height, width)` where the patches are the last of them, a function from "
+            "tokens to `(batch, height, width, channels)` otherwise, or `reshape=False` to leave "
+            "them as they are."
+        )
+    query = 0 if place.start else None if place.is_all else place.stop
+    return Arrangement(_Arrange(place), _Restore(place), place.is_all, query)
+
+
+def _by_function(function, shape, dimensions):
+    if shape[1] is None or shape[2] is None:
+        raise invalid("reshape", "tokens of a known number", f"tokens {tuple(shape)}")
+    kind = tf.TensorSpec((None, shape[1], shape[1]))
+    traced = tf.function(function, autograph=False).get_concrete_function(kind)
+    if traced.structured_outputs.shape.rank != dimensions + 2:
+        expected = f"a function whose value has {dimensions} axes between batch and channels"
+        raise invalid("reshape", expected, f"one that returns {traced.structured_outputs.shape}")
+    try:
+        taken = tf.reduce_sum(traced(tf.eye(shape[1])[None]), axis=range(dimensions + 1))
+    except tf.errors.InvalidArgumentError:
+        # Windows, of which it takes several, and which have no tokens besides patches.
+        taken = tf.ones(shape[1])
+    used = taken.numpy() != 0
+    query = None if used.all() else int((~used).argmax())
+    return Arrangement(function, _RestoreBy(function), bool(used.all()), query)
+
+
+class _Arrange:
+    """Takes the patches out of tokens, and arranges them."""
+
+    def __init__(self, place):
+        self._place = place
+
+    def __call__(self, tokens):
+        place = self._place
+        patches = tokens if place.is_all else tokens[:, place.start : place.stop]
+        return tf.reshape(patches, (-1, *place.grid, tokens.shape[-1]))
+
+
+class _Restore:
+    """Puts patches back among tokens."""
+
+    def __init__(self, place):
+        self._place = place
+
+    def __call__(self, tokens, patches):
+        place, channels = self._place, patches.shape[-1]
+        patches = tf.reshape(patches, (-1, math.prod(place.grid), channels))
+        if place.is_all:
+            return patches
+        parts = [tokens[:, : place.start], patches, tokens[:, place.stop :]]
+        return tf.concat(parts, axis=1)
+
+
+class _RestoreBy:
+    """Puts back what a function that selects and permutes tokens made of them."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, tokens, patches):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tokens)
+            present = self._function(tokens)
+        # The transpose of a selection is its inverse where it selects.
+        return tokens + tape.gradient(present, tokens, patches - present)
+
+
+class TokensToGrid(keras.layers.Layer):
+    """Arranges tokens."""
+
+    def __init__(self, arrange, dtype):
+        super().__init__(dtype=dtype, autocast=False)
+        self._arrange = arrange
+
+    def call(self, tokens):
+        """Return tokens as `(batch, *grid, channels)`."""
+        return self._arrange(tokens)
+
+
+class GridToTokens(keras.layers.Layer):
+    """Puts arranged tokens back."""
+
+    def __init__(self, restore, dtype):
+        super().__init__(dtype=dtype, autocast=False)
+        self._restore = restore
+
+    def call(self, grid, tokens=None):
+        """Return tokens with those of the grid among them."""
+        return self._restore(tokens, grid)
+
+
+def splice(inputs, logits, endpoints, arrangements):
+    """Let logits be computed from tokens that were arranged and put back.
+
+    Args:
+        inputs: symbolic inputs.
+        logits: symbolic tensor.
+        endpoints: list of symbolic tensors.
+        arrangements: list of their `Arrangement`s, or `None` for those that stay as they are.
+
+    Returns:
+        logits: symbolic tensor, which depends on the endpoints.
+        endpoints: list of symbolic tensors.
+    """
+    chosen = {id(e): a for e, a in zip(endpoints, arrangements, strict=True) if a is not None}
+    if not chosen:
+        return logits, endpoints
+    given = {id(e): None for e in endpoints}
+
+    def expose(old, new):
+        if id(old) not in given or given[id(old)] is not None:
+            return new
+        given[id(old)] = new
+        if id(old) not in chosen:
+            return new
+        arrange, restore, is_all, _ = chosen[id(old)]
+        by_function = not isinstance(restore, _Restore)
+        grid = given[id(old)] = TokensToGrid(arrange, new.dtype)(new)
+        layer = GridToTokens(restore, new.dtype)
+        return layer(grid) if is_all and not by_function else layer(grid, new)
+
+    def call(operation, *args, **kwargs):
+        return keras.tree.map_structure(expose, operation.output, operation(*args, **kwargs))
+
+    flat = keras.tree.flatten(inputs)
+    for tensor in flat:
+        expose(tensor, tensor)
+    logits, *_ = _compat.run_graph(keras.Model(flat, [logits, *endpoints]), flat, call)
+    return logits, [given[id(endpoint)] for endpoint in endpoints]
+
+
+def is_pooled(calls, endpoint):
+    """Tell whether all positions of an endpoint count alike in what comes next."""
+    return any(
+        any(tensor is endpoint for tensor in call.inputs)
+        and not _heads.is_spatial(call.outputs[0])
+        and _heads.pools_everything(call)
+        for call in calls
+    )
+
+
+def hides_attention(calls):
+    """Tell whether there are tokens of an image, and no attention among them is seen."""
+    places = Places(calls)
+    has_tokens = any(places.of(tensor) for call in calls for tensor in call.outputs)
+    return has_tokens and attended(calls, places) is None
+
+
+def not_only_read(calls, endpoint, places=None):
+    """Return what enters the last attention in place of tokens of which few are read thereafter.
+
+    Args:
+        calls: list of `Call`, first ones first.
+        endpoint: tensor, what enters the pooling.
+        places: `Places` of the tokens. Defaults to what the calls tell.
+
+    Returns:
+        tensor.
+    """
+    places = places or Places(calls)
+    if places.of(endpoint) is None or is_pooled(calls, endpoint):
+        return endpoint
+    found = attended(calls, places)
+    if found is None:
+        warnings.warn(
+            "The logits may be read from a single token, by which no other token counts, and the "
+            "attention before it can't be reached. Pass `layer=` to choose what enters it.",
+            stacklevel=5,
+        )
+    return endpoint if found is None else found
+
+
+def attended(calls, places):
+    """Find the tokens that enter the last attention, normalized where they are beforehand.
+
+    Args:
+        calls: list of `Call`, first ones first.
+        places: `Places` of the calls.
+
+    Returns:
+        tensor, or `None` if there is no attention.
+    """
+    for number in reversed(range(len(calls))):
+        call = calls[number]
+        if _compat.holds_attention(call.layer):
+            found = next((t for t in call.inputs if places.of(t)), None)
+        elif is_attention_softmax(call, places):
+            found = _common_source(calls[: number + 1], places)
+        else:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def is_attention_softmax(call, places):
+    """Tell whether a call is the softmax of attention scores of tokens by tokens."""
+    name = getattr(getattr(call.layer, "activation", None), "__name__", type(call.layer).__name__)
+    if name.lower() != "softmax" or not call.outputs:
+        return False
+    shape = tuple(call.outputs[0].shape)
+    is_square = len(shape) > 3 and shape[-1] is not None and shape[-1] == shape[-2] > 1
+    return is_square and places.is_carried(call.outputs[0])
+
+
+def _common_source(calls, places):
+    """Find the tokens that queries and keys are both computed from."""
+    needed = {id(calls[-1].outputs[0])}
+    for number in reversed(range(len(calls))):
+        call = calls[number]
+        made = {id(tensor) for tensor in call.outputs}
+        alone = next((t for t in call.outputs if needed == {id(t)}), None)
+        linear = isinstance(call.layer, _PROJECTIONS) or _heads.keeps_values(call.layer)
+        if alone is not None and places.of(alone) and not linear:
+            return alone
+        if needed & made:
+            needed = needed - made | {id(tensor) for tensor in call.inputs}
+    return None

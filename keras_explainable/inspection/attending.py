@@ -1,0 +1,97 @@
+"""Make a model return its attention scores."""
+
+import keras
+
+from keras_explainable import _compat
+from keras_explainable._checks import mistyped
+from keras_explainable.inspection import _attention
+from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _tokens
+from keras_explainable.inspection import exposing
+from keras_explainable.inspection._graphs import Graph
+from keras_explainable.inspection._graphs import Unreachable
+
+
+def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
+    """Build the model that returns logits and how much every token attends to every other.
+
+    The scores are those of `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
+    `Attention`, called in the model, in nested ones or in layers made of layers, and what a softmax
+    makes of `(batch, heads, tokens, tokens)`. Attention of other than all tokens to all is left
+    out, as in a window, or of a class token alone.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+        reshape: as in `expose`, of the tokens that attend.
+
+    Returns:
+        an `Exposed` model with outputs `[logits, *scores]`, scores `(batch, heads, tokens,
+        tokens)`, after the softmax, first blocks first, and with `arrange` and `query`.
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`, or if there is no attention that can be reached.
+
+    Example:
+        >>> import keras, keras_explainable as ke
+        >>> x = inputs = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Reshape((16, 6))(keras.layers.Conv2D(6, 2, strides=2)(x))
+        >>> x = keras.layers.MultiHeadAttention(2, 3)(x, x)
+        >>> x = keras.layers.GlobalAveragePooling1D()(x)
+        >>> exposed = ke.inspection.expose_attention(keras.Model(inputs, x))
+        >>> [tuple(tensor.shape) for tensor in exposed.outputs]
+        [(None, 6), (None, 2, 16, 16)]
+    """
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    _tokens.check_reshape(reshape)
+    try:
+        graph = Graph(model, inputs, opens=_compat.is_composite, attends=True)
+    except Unreachable as unreachable:
+        return _expose_by_tap(model, outputs, inputs, reshape, unreachable.__cause__)
+    found = exposing.explained(model, graph, outputs)
+    calls = graph.ancestry(found.tensors)
+    places = _tokens.Places(calls)
+    scores = _attention.scores(calls, graph.scores, places)
+    if not scores:
+        raise _no_attention(model)
+    exposed = exposing.exposed_model(model, graph, found, scores)
+    exposing.set_inputs(exposed, graph, calls, scores)
+    pooled = any(_tokens.is_pooled(calls, tensor) for tensor in _heads.last_spatial(calls))
+    _set_arrangement(exposed, scores, places, reshape, pooled)
+    return exposed
+
+
+def _expose_by_tap(model, outputs, inputs, reshape, cause):
+    """Expose the attention of a subclassed model that can't run on symbolic tensors."""
+    tap, symbolic = exposing.tapped(model, inputs, cause, attends=True)
+    activation, tensors, splice = exposing.explained_by_tap(model, tap, outputs)
+    places, scores = tap.places(*tensors), tap.scores_above(*tensors)
+    if not scores:
+        raise _no_attention(model)
+    pooled = tap.is_pooled(*tensors)
+    for score in scores:
+        tap.pick(score)
+    exposed = exposing.run_tap(model, tap, symbolic, scores, splice)
+    exposed.activation = activation
+    _set_arrangement(exposed, exposed.outputs[1:], places, reshape, pooled)
+    return exposed
+
+
+def _set_arrangement(exposed, scores, places, reshape, pooled):
+    shown = exposed.inputs[exposed.input_index]
+    arranged = _attention.arranged(scores, places, shown, reshape)
+    exposed.arrange = arranged.arrange
+    exposed.query = None if pooled else arranged.query
+
+
+def _no_attention(model):
+    return ValueError(
+        f"No attention can be reached in the model {model.name!r}: no layer or softmax in it is "
+        "one of attention of all tokens to all. Build it with "
+        "`keras.layers.MultiHeadAttention`, or with a softmax of `(batch, heads, tokens, tokens)`, "
+        "called in a functional or subclassed `keras.Model`, or in a layer whose `call` applies "
+        "layers and `keras.ops`."
+    )

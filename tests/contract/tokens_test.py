@@ -1,0 +1,155 @@
+"""Every method returns the same on every make of transformer, and on the grid of its patches.
+
+All makes compute one of two functions of the image (`tests/token_zoo.py`).
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_explainable as ke
+from tests import token_zoo
+from tests import zoo
+
+METHODS = ke.methods.names()
+ATTENTION = tuple(n for n in METHODS if ke.methods.registration(n).needs == "attention")
+FULL = pytest.mark.filterwarnings("ignore:The terms of FullGrad")
+
+
+def _reads_head(method):
+    return "head_kernel" in ke.methods.get(method).__code__.co_names
+
+
+def _explain_with_all(model):
+    """Return logits and raw maps by every method, models exposed alike exposed once."""
+
+    @functools.cache
+    def expose(function, arguments):
+        return function(model, *arguments)
+
+    found, images = {}, tf.constant(token_zoo.IMAGES)
+    for method in METHODS:
+        known = ke.methods.registration(method)
+        arguments = ((),) if known.family == "gradient" and known.expose is None else ()
+        exposed = expose(known.expose or ke.inspection.expose, arguments)
+        options = {"detections": np.eye(3, dtype="float32")} if known.sample_options else {}
+        options |= {"activation": "sigmoid"} if method == "scorecam" else {}
+        options |= {"num_steps": 2} if method == "integrated_gradients" else {}
+        if _reads_head(method) and exposed.head is None:
+            with pytest.raises(ValueError, match=r"one linear layer away"):
+                known.method(exposed, token_zoo.IMAGES, **options)
+            continue
+        found[method] = [t.numpy() for t in known.method(exposed, images, **options)]
+    return found
+
+
+@functools.cache
+def _reference(pooling):
+    return _explain_with_all(token_zoo.functional(pooling))
+
+
+@FULL
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [
+        *((kind, "class") for kind in [*list(token_zoo.KINDS)[1:], "loaded"]),
+        *((kind, "mean") for kind in ("composite_layers", "subclassed_with_tensorflow")),
+    ],
+)
+def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
+    kind, pooling, tmp_path
+):
+    is_loaded = kind == "loaded"
+    model = token_zoo.loaded(pooling, tmp_path) if is_loaded else token_zoo.KINDS[kind](pooling)
+    before = zoo.fingerprint(model)
+    found, expected = _explain_with_all(model), _reference(pooling)
+    assert zoo.fingerprint(model) == before
+    assert set(found) == set(expected)
+    # FullGrad takes each bias where its layer adds it, and layers differ where they hold several.
+    for method in set(found) - {"full_gradients"}:
+        for actual, desired in zip(found[method], expected[method], strict=True):
+            assert actual.shape == desired.shape, method
+            assert actual.dtype == np.float32, method
+            if kind == "mixed_precision":
+                distance = np.linalg.norm(actual - desired)
+                assert distance < 0.25 * np.linalg.norm(desired), method
+            else:
+                scale = np.abs(desired).max()
+                np.testing.assert_allclose(actual, desired, atol=2e-5 * scale, err_msg=method)
+
+
+@FULL
+@pytest.mark.parametrize("pooling", token_zoo.POOLINGS)
+def test_maps_have_the_grid_of_the_patches(pooling):
+    for method, (logits, maps) in _reference(pooling).items():
+        own_size = method == "zoomcam" or ke.methods.registration(method).family == "gradient"
+        side = token_zoo.SIZE if own_size else token_zoo.SIDE
+        assert logits.shape == (3, token_zoo.UNITS)
+        assert maps.shape == (3, side, side, token_zoo.UNITS), method
+        assert np.ptp(maps, axis=(1, 2)).max(-1).min() > 0, method
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [*((name, "functional") for name in ATTENTION), *(("getam", kind) for kind in zoo.KINDS)],
+)
+def test_methods_that_need_attention_say_so_of_models_without_it(method, kind):
+    specimen = zoo.KINDS[kind]()
+    before = zoo.fingerprint(specimen.model)
+    options = {k: v for k, v in specimen.options.items() if k != "layer"}
+    with pytest.raises(ValueError, match=r"No attention can be reached.*`keras.ops`"):
+        ke.explain(method, specimen.model, specimen.x, **options)
+    assert zoo.fingerprint(specimen.model) == before
+
+
+@FULL
+@pytest.mark.parametrize("method", [*ATTENTION, "gradcam"])
+def test_graph_xla_and_replicas_give_the_maps_of_eager_mode(method):
+    model, images = token_zoo.functional("class"), token_zoo.IMAGES
+    options = {"postprocessing": None, "resizing": False, "verbose": 0}
+    expected = _reference("class")[method]
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        mirrored = token_zoo.functional("class")
+    for explained, mode in ((model, {}), (model, {"jit_compile": True}), (mirrored, {})):
+        actual = ke.explain(method, explained, images, **options, **mode)
+        for a, d in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, d, atol=2e-5 * np.abs(d).max())
+    argmax = ke.explain(method, model, images, "argmax", **options)
+    units = expected[0].argmax(-1)[:, None]
+    np.testing.assert_allclose(
+        argmax[1],
+        np.take_along_axis(expected[1], units[:, None, None], -1),
+        atol=2e-5 * np.abs(expected[1]).max(),
+    )
+    _, resized = ke.explain(method, model, images, 1)
+    assert resized.shape == (3, token_zoo.SIZE, token_zoo.SIZE, 1)
+    assert resized.min() >= 0
+    assert resized.max() <= 1
+
+
+@pytest.mark.parametrize("method", [*ATTENTION, "gradcam"])
+def test_second_call_does_not_retrace(method):
+    traces = []
+
+    def traced(model, inputs, indices=None):
+        traces.append(inputs.shape)
+        return ke.methods.get(method)(model, inputs, indices)
+
+    traced.registration = ke.methods.registration(method)._replace(method=traced)
+    model = token_zoo.composite_layers("class")
+    for y in (0, 2):
+        ke.explain(traced, model, token_zoo.IMAGES, y)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("method", [*ATTENTION, "gradcam"])
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+def test_extreme_logits_give_finite_maps(method, scale):
+    model = token_zoo.functional("class")
+    kernel = model.get_layer("head").kernel
+    kernel.assign(kernel * scale)
+    logits, maps = ke.explain(method, model, token_zoo.IMAGES)
+    assert np.isfinite(logits).all()
+    assert np.isfinite(maps).all()

@@ -1,0 +1,245 @@
+"""Where tokens are found in images, and what is said where they aren't."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras import ops
+
+import keras_explainable as ke
+from tests import token_zoo
+
+IMAGES = token_zoo.IMAGES
+RAW = {"postprocessing": None, "resizing": False}
+
+
+def _head(inputs, x):
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+
+def _grid(model, layer=None, **options):
+    """Return what an endpoint is exposed as, the logits checked."""
+    exposed = ke.inspection.expose(model, layer, **options)
+    logits, activations = exposed(IMAGES)
+    alone = ke.inspection.expose(model, ())(IMAGES)
+    np.testing.assert_allclose(logits, alone[0] if isinstance(alone, list) else alone, atol=1e-5)
+    resumed = exposed.resume(tf.constant(IMAGES), activations)
+    np.testing.assert_allclose(resumed, logits, rtol=1e-5, atol=1e-6)
+    return activations.numpy()
+
+
+class Patches(layers.Layer):
+    """Cuts an image into patches, and puts other tokens before them."""
+
+    def __init__(self, size, extra=0, **arguments):
+        super().__init__(**arguments)
+        self.size, self.extra = size, extra
+
+    def call(self, images):
+        patches = ops.image.extract_patches(images, self.size)
+        patches = ops.reshape(patches, (-1, (8 // self.size) ** 2, 3 * self.size**2))
+        return ops.pad(patches, ((0, 0), (self.extra, 0), (0, 0)))
+
+
+class Embedding(layers.Layer):
+    """A convolution and register tokens in one layer."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.convolution = layers.Conv2D(4, (2, 4), strides=(2, 4))
+
+    def build(self, shape):
+        self.convolution.build(shape)
+        self.built = True
+
+    def call(self, images):
+        patches = ops.reshape(self.convolution(images), (-1, 8, 4))
+        return ops.pad(patches, ((0, 0), (3, 0), (0, 0)))
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_patches_of_a_layer_that_cuts_them_are_square(extra):
+    x = inputs = keras.Input((8, 8, 3))
+    model = _head(inputs, layers.Dense(4, name="tokens")(Patches(2, extra)(x)))
+    grid = _grid(model, "tokens")
+    tokens = _grid(model, "tokens", reshape=False)
+    np.testing.assert_array_equal(grid, tokens[:, extra:].reshape(3, 4, 4, 4))
+
+
+def test_grid_of_a_layer_that_holds_a_convolution_is_that_of_its_strides():
+    x = inputs = keras.Input((8, 8, 3))
+    model = _head(inputs, layers.Dense(4, name="tokens")(Embedding()(x)))
+    tokens = _grid(model, "tokens", reshape=False)
+    np.testing.assert_array_equal(_grid(model, "tokens"), tokens[:, 3:].reshape(3, 4, 2, 4))
+
+
+def test_tokens_put_on_either_side_are_dropped():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    two, one = layers.Dense(4)(x[:, :2]), layers.Dense(4)(x[:, 2:3])
+    x = layers.Concatenate(axis=1)([two, x, one])
+    model = _head(inputs, layers.Dense(4, name="tokens")(x))
+    tokens = _grid(model, "tokens", reshape=False)
+    assert tokens.shape[1] == 19
+    np.testing.assert_array_equal(_grid(model, "tokens"), tokens[:, 2:18].reshape(3, 4, 4, 4))
+
+
+def test_merged_patches_have_the_grid_of_their_stage():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4), name="first")(layers.Conv2D(4, 2, strides=2)(x))
+    x = layers.Reshape((2, 2, 2, 2, 4))(x)
+    x = layers.Reshape((4, 16))(layers.Permute((1, 3, 2, 4, 5))(x))
+    model = _head(inputs, layers.Dense(6, name="second")(x))
+    assert _grid(model, "first").shape == (3, 4, 4, 4)
+    assert _grid(model, reshape=(2, 2)).shape == (3, 2, 2, 6)
+
+
+def _windows(x, ahead):
+    """Cut `(batch, 4, 4, channels)` into windows of 2 by 2, or put them together."""
+    channels = x.shape[-1]
+    x = ops.transpose(ops.reshape(x, (-1, 2, 2, 2, 2, channels)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, 4, channels) if ahead else (-1, 16, channels))
+
+
+def _model_with_windows():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 2, strides=2)(x)
+    x = layers.Dense(4, name="inside")(_windows(x, True))
+    x = x + layers.MultiHeadAttention(2, 2)(x, x)
+    return _head(inputs, layers.LayerNormalization(name="after")(_windows(x, False)))
+
+
+def test_windows_are_arranged_by_a_function_and_the_logits_depend_on_it():
+    model = _model_with_windows()
+    assert _grid(model).shape == (3, 4, 4, 4)
+
+    def arrange(windows):
+        return ops.reshape(_windows(windows, False), (-1, 4, 4, windows.shape[-1]))
+
+    with pytest.raises(ValueError, match=r"tokens \(None, 4, 4\).*`reshape=\(height, width\)`"):
+        ke.inspection.expose(model, "inside")
+    logits, maps = ke.gradcam(model, IMAGES, layer="inside", reshape=arrange, **RAW)
+    assert maps.shape == (3, 4, 4, 2)
+    assert np.ptp(maps, axis=(1, 2)).min() > 0
+    with pytest.raises(ValueError, match=r"the 4 tokens that attend.*windows.*`reshape="):
+        ke.legrad(model, IMAGES)
+    assert logits.shape == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed_with_tensorflow"])
+def test_gradients_and_grids_given_are_those_of_the_tokens(kind):
+    model = token_zoo.KINDS[kind]("class")
+    layer = {"name": "block_1/first_1"} if "sub" in kind else "first_1"
+    expected = ke.gradcam(model, IMAGES, layer=layer, **RAW)[1]
+    assert np.abs(expected).max() > 0
+
+    def arrange(tokens):
+        return ops.reshape(tokens[:, 1:], (-1, 4, 4, tokens.shape[-1]))
+
+    for options in ({}, {"layer": layer, "reshape": (4, 4)}, {"layer": layer, "reshape": arrange}):
+        for method in ("gradcam", "ablationcam"):
+            desired = ke.explain(method, model, IMAGES, layer=layer, **RAW)[1]
+            maps = ke.explain(method, model, IMAGES, **options, **RAW)[1]
+            np.testing.assert_allclose(maps, desired, atol=1e-5 * np.abs(desired).max())
+
+
+def test_several_layers_of_tokens_are_fused():
+    model = token_zoo.functional("class")
+    _, maps = ke.gradcam(model, IMAGES, layer=["patch", "first_0", "second_0"])
+    assert maps.shape == (3, 8, 8, 3)
+    assert maps.max() > 0.5
+
+
+def test_series_are_left_as_they_are():
+    inputs = keras.Input((16, 3))
+    model = _head(inputs, layers.Conv1D(4, 3, name="tokens")(inputs))
+    exposed = ke.inspection.expose(model)
+    assert tuple(exposed.outputs[1].shape) == (None, 14, 4)
+
+
+@pytest.mark.parametrize(
+    ("reshape", "message"),
+    [
+        ("grid", r"`reshape`.*positive integers.*'grid'"),
+        ((4, 0), r"`reshape`.*positive integers.*\(4, 0\)"),
+        ((4, 4.0), r"`reshape`.*positive integers"),
+        ((5, 5), r"`reshape`.*at most 17.*\(5, 5\)"),
+        ((16,), r"`reshape`.*2 sizes.*\(16,\)"),
+        (lambda tokens: tokens, r"`reshape`.*2 axes between.*\(None, 17, 17\)"),
+    ],
+)
+def test_ways_to_reshape_that_are_none_are_refused(reshape, message):
+    model = token_zoo.functional("class")
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(model, IMAGES, reshape=reshape)
+    with pytest.raises(ValueError, match=r"`reshape`.*explains the input"):
+        ke.gradients(model, IMAGES, reshape=(4, 4))
+
+
+def test_default_layer_is_what_is_pooled_or_enters_the_last_attention():
+    for pooling, layer in (("class", "first_1"), ("mean", "last")):
+        model = token_zoo.functional(pooling)
+        np.testing.assert_array_equal(_grid(model), _grid(model, layer))
+
+
+def test_class_token_without_attention_in_reach_is_warned_of():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(4)(x)[:, 0]))
+    with pytest.warns(UserWarning, match=r"single token.*`layer=`"):
+        ke.inspection.expose(model)
+
+
+def test_cam_of_pooled_tokens_needs_patches_only():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    model = _head(inputs, layers.Concatenate(axis=1)([layers.Dense(4)(x[:, :1]), x]))
+    with pytest.raises(ValueError, match=r"tokens that are no patches.*`gradcam`"):
+        ke.cam(model, IMAGES)
+
+
+class Windowed(layers.Layer):
+    """A layer whose sizes, read from a symbolic tensor, can't be told from each other."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.attention = layers.MultiHeadAttention(1, 4)
+
+    def build(self, shape):
+        self.attention.build((None, 4, shape[-1]), (None, 4, shape[-1]))
+        self.built = True
+
+    def call(self, x):
+        batch, channels = ops.shape(x)[0], x.shape[-1]
+        y = ops.reshape(x, (-1, 4, channels))
+        return ops.reshape(self.attention(y, y), (batch, -1, channels))
+
+
+def test_a_layer_that_is_not_the_same_once_opened_stays_closed():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    model = _head(inputs, Windowed(name="windowed")(x))
+    assert _grid(model, reshape=(4, 4)).shape == (3, 4, 4, 4)
+    assert list(ke.inspection.find_layers(model, layers.MultiHeadAttention)) == []
+
+
+def test_sizes_that_a_layer_reads_from_its_tokens_are_settled():
+    class Reading(Windowed):
+        def call(self, x):
+            batch, length, channels = ops.shape(x)
+            y = ops.reshape(x, (batch, length, channels))
+            return ops.reshape(self.attention(y, y), (batch, -1, channels))
+
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    model = _head(inputs, Reading(name="reading")(x))
+    assert _grid(model).shape == (3, 4, 4, 4)
+    assert len(ke.inspection.find_layers(model, layers.MultiHeadAttention)) == 1
+    assert ke.legrad(model, IMAGES)[1].shape == (3, 8, 8, 2)
+
+
+def test_full_gradients_name_layer_normalization_and_attention():
+    with pytest.warns(UserWarning, match=r"LayerNormalization.*MultiHeadAttention"):
+        ke.inspection.expose_biases(token_zoo.composite_layers("class"))
