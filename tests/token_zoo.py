@@ -197,10 +197,16 @@ class Transformer(keras.Model):
         return keras.ops.softmax(self.head(x[:, 0] if self.pooling == "class" else self.mean(x)))
 
 
-def subclassed(pooling):
-    model = Transformer(pooling)
-    model(IMAGES)
+def _called(model):
+    """Build a model by a call, as Keras can't build it from shapes, and says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model(IMAGES)
     return _weigh(model)
+
+
+def subclassed(pooling):
+    return _called(Transformer(pooling))
 
 
 class WithTensorFlow(Transformer):
@@ -216,12 +222,7 @@ class WithTensorFlow(Transformer):
 
 
 def subclassed_with_tensorflow(pooling):
-    model = WithTensorFlow(pooling)
-    with warnings.catch_warnings():
-        # Keras can't build it from shapes, and says so.
-        warnings.simplefilter("ignore", UserWarning)
-        model(IMAGES)
-    return _weigh(model)
+    return _called(WithTensorFlow(pooling))
 
 
 def mixed_precision(pooling):
