@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Two processes; each may take 3 GB.
+WORKERS ?= --numprocesses 2
 VENV := .venv
 FLOOR := .venv-floor
 PIP_INSTALL := -m pip install --disable-pip-version-check
@@ -20,10 +22,10 @@ demo: $(VENV)/demo.stamp  ## Train a small classifier, explain it and write pict
 	$(VENV)/bin/python -m keras_explainable $(ARGS)
 
 test: $(VENV)/test.stamp  ## Run all tests.
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 fast: $(VENV)/test.stamp  ## Run the tests that take seconds.
-	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/test.stamp  ## Check the style of the code.
 	$(VENV)/bin/python -m ruff check .
@@ -37,7 +39,7 @@ sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs
 
 # Of versions that old, warnings are no errors: they deprecate one another.
 floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions supported (Python 3.11 or 3.12).
-	$(FLOOR)/bin/python -m pytest -m "not slow" -W default $(ARGS)
+	$(FLOOR)/bin/python -m pytest $(WORKERS) -m "not slow" -W default $(ARGS)
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR)

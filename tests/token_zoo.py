@@ -253,3 +253,55 @@ KINDS = {
         mixed_precision,
     )
 }
+
+
+# A transformer in which every token attends to patches by how bright they are, and takes their
+# brightness over. It is written to the class token, or stays where it is; `4` and `-4` in all
+# tokens keep layer normalization from changing the scale.
+BRIGHT = (2, 1)
+
+
+def knowing(pooling, dense=False):
+    """Return a transformer that looks at what is bright; dense, with logits of every token."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(WIDTH, 2, strides=2, name="patch")(x)
+    x = layers.Reshape((16, WIDTH))(x)
+    x = Token(name="token")(x) if pooling == "class" else x
+    for k in range(2):
+        y = layers.LayerNormalization(name=f"first_{k}")(x)
+        x = x + layers.MultiHeadAttention(1, 1, name=f"attention_{k}")(y, y)
+        y = layers.LayerNormalization(name=f"second_{k}")(x)
+        y = layers.Dense(WIDTH, "relu", name=f"wide_{k}")(y)
+        x = x + layers.Dense(WIDTH, name=f"narrow_{k}")(y)
+    if not dense:
+        x = x[:, 0] if pooling == "class" else layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    one = np.eye(WIDTH)
+    constant = 4 * one[2] - 4 * one[3]
+    patch = np.zeros((2, 2, 3, WIDTH))
+    patch[..., 0] = 1 / 12
+    model.get_layer("patch").set_weights([patch, constant])
+    for k in range(2):
+        column, zero = one[:1].T[:, :, None], np.zeros((1, 1))
+        # The query is the same for all, key and value are the brightness.
+        weights = [0 * column, zero + 1, 6 * column, zero, column, zero]
+        weights += [one[1][None, None], 0 * one[0]]
+        model.get_layer(f"attention_{k}").set_weights(weights)
+        # With a scale the sum over channels isn't zero, from which Eigen-CAM takes its sign, and
+        # with an offset brightness is positive, by whose sum XGrad-CAM divides.
+        model.get_layer(f"first_{k}").set_weights([1 + one[0], one[0]])
+        model.get_layer(f"wide_{k}").set_weights([np.outer(one[0], one[0]), 0 * one[0]])
+        model.get_layer(f"narrow_{k}").set_weights([0.1 * np.outer(one[0], one[0]), 0 * one[0]])
+    # Unit 0 counts brightness, its own and what was taken over; unit 1 counts against it.
+    model.get_layer("head").set_weights([np.outer(one[0] + one[1], [1, -1]), np.array([1, 0])])
+    if pooling == "class":
+        model.get_layer("token").set_weights([constant[None, None]])
+    return model
+
+
+def bright_images():
+    """Return noise with one bright patch."""
+    images = np.random.default_rng(0).uniform(0, 0.2, size=(2, 8, 8, 3)).astype("float32")
+    i, j = BRIGHT
+    images[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += 2
+    return images

@@ -11,6 +11,9 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 
 FAMILIES = ("gradient", "cam", "attention")
+# Attention of all tokens to all; a head as `inspection.head_kernel` reads it; layers for which
+# there is a rule of relevance; max-poolings, without which maps don't tell places apart.
+NEEDS = ("attention", "linear head", "relevance rules", "max-pooling")
 # What the methods of a family explain in place of a layer.
 _WITHOUT_LAYER = {
     "gradient": "explains the input, not a layer",
@@ -36,8 +39,8 @@ class Registration(NamedTuple):
         is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
             input; `None` where it isn't known.
         expose_options: keyword arguments of `expose` that are options of the method.
-        needs: what a model has to have for the method beside spatial activations, such as
-            "attention"; `None` for nothing.
+        needs: what a model has to have for the method beside spatial activations, one of `NEEDS`;
+            `None` for nothing.
     """
 
     method: Callable

@@ -77,7 +77,8 @@ DPI = 100
 
 def groups():
     """Return the rows under each heading: all methods, and the meta methods that are measured."""
-    names = [name for name in ke.methods.names() if ke.methods.registration(name).needs is None]
+    known = {name: ke.methods.registration(name) for name in ke.methods.names()}
+    names = [name for name in known if known[name].needs != "attention"]
     every = [Row(name, None, OPTIONS.get(name, {})) for name in names]
     metas = {row.method for rows in MEASURED.values() for row in rows if "(" in row.method}
     every += [Row(name, None, OPTIONS.get(name, {})) for name in metas]

@@ -14,6 +14,7 @@ from keras_explainable.methods._registry import explaining_method
     family="cam",
     postprocessing="positive_normalize",
     axioms={"cam_is_gradcam", "class_sensitivity", "flip_equivariance"},
+    needs="linear head",
 )
 def cam(model, inputs, indices=None):
     r"""Explain units with CAM, the share of each position in a logit that averages them.

@@ -26,6 +26,7 @@ from keras_explainable.methods._units import explain_each
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
     sample_options=("detections",),
+    needs="linear head",
 )
 def minmaxcam(
     model,
@@ -105,6 +106,7 @@ def minmaxcam(
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
     sample_options=("detections",),
+    needs="linear head",
 )
 def d_minmaxcam(
     model,

@@ -60,6 +60,7 @@ def guided_backprop(model, inputs, indices=None, *, reduction="max"):
     postprocessing="normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
     expose=functools.partial(inspection.expose_guided, rule="deconvolution"),
+    needs="max-pooling",
 )
 def deconvnet(model, inputs, indices=None, *, reduction="max"):
     r"""Explain units with a deconvolutional network, rectified on the way back.

@@ -22,6 +22,7 @@ RULE_OPTIONS = (*("composite", "epsilon", "gamma", "alpha", "low", "high", "batc
     expose=inspection.expose_relevance,
     expose_options=RULE_OPTIONS,
     raw_options=("scores",),
+    needs="relevance rules",
 )
 def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
     r"""Explain units with LRP, the relevance of the input by layer-wise relevance propagation.
