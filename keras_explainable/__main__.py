@@ -450,7 +450,8 @@ def _save(figure, path):
 def _one_line(error):
     """Return the first sentence or two of an error."""
     text = " ".join(str(error).split())
-    return text if len(text) <= 400 else text[:399] + "\N{HORIZONTAL ELLIPSIS}"
+    # What was received, and a hint, stand at the end.
+    return text if len(text) <= 400 else f"{text[:249]} \N{HORIZONTAL ELLIPSIS} {text[-148:]}"
 
 
 if __name__ == "__main__":

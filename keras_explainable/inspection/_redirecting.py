@@ -89,26 +89,23 @@ def redirect(run, rule, tensors):
     Returns:
         what `run` returns.
     """
+    tensors = list(tensors)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(tensors)
+        with tf.name_scope(MARK):
+            output = run(tensors)
+
+    def pull(gradient):
+        return tape.gradient(
+            output, tensors, gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
     @tf.custom_gradient
-    def redirected(*tensors):
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(tensors)
-            with tf.name_scope(MARK):
-                output = run(list(tensors))
+    def redirected(value, *_):
+        # TensorFlow keeps this function for good: layers and variables are not to be in it.
+        return value, lambda gradient: [None, *rule(pull, gradient, tensors, output)]
 
-        def pull(gradient):
-            return tape.gradient(
-                output, list(tensors), gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-
-        def backward(gradient, variables=None):
-            gradients = rule(pull, gradient, list(tensors), output)
-            return gradients if variables is None else (gradients, [None] * len(variables))
-
-        return output, backward
-
-    return redirected(*tensors)
+    return redirected(tf.stop_gradient(output), *tensors)
 
 
 def redirected_graph(inputs, output, calls, rules):

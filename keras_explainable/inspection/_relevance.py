@@ -1,6 +1,7 @@
 """Choose by which rule relevance goes back through each call of a model."""
 
 import re
+import weakref
 
 import keras
 import numpy as np
@@ -64,12 +65,13 @@ def plan(calls, upstream, composite, options, folds):
     """
     folded = _normalizations_by_source(calls) if folds else {}
     into = [id(normalization) for normalization in folded.values()]
+    parts = _parts(calls, upstream)
     positive, rules, unknown = set(), [], []
     for call in calls:
         if _linear.is_linear(call.layer):
             rules.append(
                 _rules.through_linear(
-                    _rules.RULES[composite[_part(call, upstream)]],
+                    _rules.RULES[composite[parts[id(call)]]],
                     _reader(call.layer, folded.get(id(call.outputs[0]))),
                     is_positive=id(call.inputs[0]) in positive,
                     inside=_inside(_padding(call, calls)),
@@ -93,13 +95,19 @@ def plan(calls, upstream, composite, options, folds):
     return rules
 
 
-def _part(call, upstream):
-    """Tell which part of a composite the rule of a linear layer is from."""
-    if not any(_linear.is_linear(c.layer) for c in upstream(call.inputs[0])):
-        return "first"
-    # A convolution at a single position is a dense layer.
-    moves = _linear.is_convolution(call.layer) and is_spatial(call.inputs[0])
-    return "convolution" if moves else "dense"
+def _parts(calls, upstream):
+    """Tell by id which part of a composite the rule of each linear layer is from."""
+    parts, inner = {}, set()
+    linear = [call for call in calls if _linear.is_linear(call.layer)]
+    for call in linear:
+        above = [id(c) for c in upstream(call.inputs[0]) if _linear.is_linear(c.layer)]
+        inner.update(above)
+        # A convolution at a single position is a dense layer.
+        moves = _linear.is_convolution(call.layer) and is_spatial(call.inputs[0])
+        parts[id(call)] = "first" if not above else "convolution" if moves else "dense"
+    # One that gives the logits, which aren't rectified, counts as a dense one.
+    logits = {n: "dense" for n, part in parts.items() if n not in inner and part == "convolution"}
+    return parts | logits
 
 
 _UNKNOWN = object()
@@ -199,12 +207,15 @@ def _normalizations_by_source(calls):
 
 def _reader(layer, normalization):
     """Return the function that reads the stages of a linear layer and what is folded into it."""
-    if normalization is None:
-        return lambda: _linear.stages(layer)
+    # TensorFlow keeps the functions of gradients for good.
+    layer = weakref.ref(layer)
+    normalization = weakref.ref(normalization.layer) if normalization else None
 
     def read():
-        *first, last = _linear.stages(layer)
-        factor, shift = _factor_and_shift(normalization.layer)
+        if normalization is None:
+            return _linear.stages(layer())
+        *first, last = _linear.stages(layer())
+        factor, shift = _factor_and_shift(normalization())
         kernel = last.scaled(last.kernel, factor)
         return [*first, last._replace(kernel=kernel, bias=last.bias * factor + shift)]
 

@@ -204,6 +204,30 @@ def test_epsilon_is_input_x_gradient_without_biases():
     np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        ke.targets.segment("all"),
+        ke.targets.segment("predicted"),
+        ke.targets.position((1, -1)),
+        ke.targets.contrast(0, 2, output=ke.targets.segment("all")),
+    ],
+)
+def test_a_target_gives_each_score_what_it_adds(target):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, use_bias=False, activation="relu")(x)
+    model = keras.Model(inputs, layers.Conv2D(3, 1, use_bias=False, activation="softmax")(x))
+    images = np.random.default_rng(0).normal(size=(3, 6, 6, 2))
+    options = {"output": target, **RAW}
+    logits, maps = ke.lrp(model, images, composite="epsilon", epsilon=1e-9, **options)
+    expected_logits, expected = ke.input_x_gradient(model, images, **options)
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-5)
+    np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max())
+    _, maps = ke.lrp(model, images, **options)
+    np.testing.assert_allclose(maps.sum((1, 2, 3)), logits, atol=1e-4 * np.abs(logits).max())
+
+
 def _between(make, shape=(6, 2)):
     """Put a layer between an activation and a head."""
     keras.utils.set_random_seed(1)
