@@ -47,6 +47,8 @@ HEADINGS = {
     "gradients.vanilla": "Gradients by the input",
     "gradients.integrated": "Gradients by the input",
     "gradients.full": "Gradients by the input",
+    "gradients.guided": "Gradients by other rules, and relevance",
+    "gradients.relevance": "Gradients by other rules, and relevance",
     "cams.linear": "Class activation maps",
     "cams.weighted": "Class activation maps",
     "cams.minmax": "Class activation maps against the other classes detected",

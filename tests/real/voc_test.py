@@ -111,6 +111,17 @@ MEASURED = {
             every=4,
         ),
         Row("full_gradients", Measured(14, 7, 0.3188, 0.2528, 0.2209, 0.2076), every=4),
+        Row("guided_backprop", Measured(14, 7, 0, 0, 0.2209, 0.2076), every=4),
+        Row("deconvnet", Measured(14, 7, 0, 0, 0.2209, 0.2076), every=4),
+        Row(
+            "gnl_integrated_gradients",
+            Measured(14, 7, 0, 0, 0.2209, 0.2076),
+            {"num_steps": 16},
+            every=4,
+        ),
+        Row("lrp", Measured(14, 7, 0, 0, 0.2209, 0.2076), every=4),
+        Row("lrp", Measured(14, 7, 0, 0, 0.2209, 0.2076), {"composite": "epsilon"}, every=4),
+        Row("guided(gradcam)", Measured(14, 7, 0, 0, 0.2209, 0.2076), every=4),
         Row(
             "smooth(gradients)",
             Measured(14, 7, 0.3400, 0.2442, 0.2209, 0.2076),
