@@ -70,9 +70,10 @@ def plan(calls, upstream, composite, options, folds):
     for call in calls:
         if _linear.is_linear(call.layer):
             rules.append(
-                _rules.through_linear(
-                    _rules.RULES[composite[parts[id(call)]]],
-                    _reader(call.layer, folded.get(id(call.outputs[0]))),
+                _through_linear(
+                    call.layer,
+                    folded.get(id(call.outputs[0])),
+                    composite[parts[id(call)]],
                     is_positive=id(call.inputs[0]) in positive,
                     inside=_inside(_padding(call, calls)),
                     **options,
@@ -205,21 +206,28 @@ def _normalizations_by_source(calls):
     return found
 
 
-def _reader(layer, normalization):
-    """Return the function that reads the stages of a linear layer and what is folded into it."""
+def _through_linear(layer, normalization, rule, **options):
+    """Return the way back through a linear layer, and a batch normalization folded into it."""
     # TensorFlow keeps the functions of gradients for good.
-    layer = weakref.ref(layer)
-    normalization = weakref.ref(normalization.layer) if normalization else None
+    layer, folded = weakref.ref(layer), None
+    if normalization is not None:
+        normalization = weakref.ref(normalization.layer)
+
+        def folded():
+            return _factor_and_shift(normalization())
+
+    if rule == "epsilon":
+        return _rules.through_affine(options["epsilon"], folded)
 
     def read():
-        if normalization is None:
-            return _linear.stages(layer())
         *first, last = _linear.stages(layer())
-        factor, shift = _factor_and_shift(normalization())
+        if folded is None:
+            return [*first, last]
+        factor, shift = folded()
         kernel = last.scaled(last.kernel, factor)
         return [*first, last._replace(kernel=kernel, bias=last.bias * factor + shift)]
 
-    return read
+    return _rules.through_linear(_rules.SHARES[rule], read, **options)
 
 
 def _factor_and_shift(layer):

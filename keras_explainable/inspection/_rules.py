@@ -7,7 +7,7 @@ two rules share the relevance of the output out in proportion to some of them.
 import tensorflow as tf
 
 
-def share(stage, parts, relevance, bias=0.0, epsilon=None):
+def share(stage, parts, relevance, bias=0.0):
     """Share relevance out in proportion to what parts of the inputs contribute.
 
     Args:
@@ -15,24 +15,20 @@ def share(stage, parts, relevance, bias=0.0, epsilon=None):
         parts: list of pairs of inputs and kernel, whose contributions are summed.
         relevance: float32 tensor of the shape of the outputs.
         bias: what takes part and gets nothing back.
-        epsilon: what the sums are moved away from zero by; `None` to give nothing back for a sum
-            of zero.
 
     Returns:
-        float32 tensor of the shape of the inputs.
+        float32 tensor of the shape of the inputs; a sum of zero gives nothing back.
     """
     inputs = [part for part, _ in parts]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         total = tf.add_n([stage.apply(*part) for part in parts])
-    gradients = tape.gradient(total, inputs, divide(relevance, total + bias, epsilon))
+    gradients = tape.gradient(total, inputs, tf.math.divide_no_nan(relevance, total + bias))
     return tf.add_n([x * g for x, g in zip(inputs, gradients, strict=True)])
 
 
-def divide(relevance, total, epsilon=None):
-    """Divide relevance by the sums that it is shared out by, see `share`."""
-    if epsilon is None:
-        return tf.math.divide_no_nan(relevance, total)
+def divide(relevance, total, epsilon):
+    """Divide relevance by sums that are moved away from zero."""
     return relevance / (total + tf.where(total >= 0, epsilon, -epsilon))
 
 
@@ -41,11 +37,6 @@ def _contributions(stage, x, is_positive, sign):
     kernel = sign * stage.kernel
     positive = (x if is_positive else tf.nn.relu(x), sign * tf.nn.relu(kernel))
     return [positive] if is_positive else [positive, (-tf.nn.relu(-x), -sign * tf.nn.relu(-kernel))]
-
-
-def epsilon_rule(stage, x, relevance, *, epsilon, **_):
-    r"""Share by :math:`c`; the bias takes part, and what it gets is lost."""
-    return share(stage, [(x, stage.kernel)], relevance, stage.bias, epsilon)
 
 
 def gamma_rule(stage, x, relevance, *, gamma, is_positive, **_):
@@ -92,8 +83,7 @@ def w_square_rule(stage, x, relevance, *, inside, **_):
     return share(stage, [(inside(x), tf.square(stage.kernel))], relevance)
 
 
-RULES = {
-    "epsilon": epsilon_rule,
+SHARES = {
     "gamma": gamma_rule,
     "z_plus": z_plus_rule,
     "alpha_beta": alpha_beta_rule,
@@ -101,6 +91,7 @@ RULES = {
     "flat": flat_rule,
     "w_square": w_square_rule,
 }
+RULES = ("epsilon", *SHARES)
 
 
 # What is known of the inputs of a stage that isn't the first of its layer.
@@ -108,7 +99,7 @@ _WITHIN = {"is_positive": False, "inside": tf.ones_like}
 
 
 def through_linear(rule, read_stages, **options):
-    """Return the way back through a linear layer by one of `RULES`.
+    """Return the way back through a linear layer by one of `SHARES`.
 
     Args:
         rule: function `(stage, x, relevance, **options) -> relevance`.
@@ -133,18 +124,22 @@ def through_linear(rule, read_stages, **options):
     return backward
 
 
-def through_affine(epsilon):
+def through_affine(epsilon, read_folded=None):
     r"""Return the way back that shares by what each value in the inputs adds to an output.
 
     Args:
-        epsilon: see `share`.
+        epsilon: see `divide`.
+        read_folded: function without arguments that returns what the output is multiplied by, and
+            what is added to it, by a layer that is folded into this one. Defaults to none.
 
     Returns:
         rule as `redirect` takes it.
     """
 
     def backward(pull, gradient, inputs, output):
-        parts = divide(tf.cast(gradient, tf.float32), tf.cast(output, tf.float32), epsilon)
+        total = tf.cast(output, tf.float32)
+        factor, shift = read_folded() if read_folded else (1.0, 0.0)
+        parts = factor * divide(tf.cast(gradient, tf.float32), total * factor + shift, epsilon)
         # Half precision has no numbers for what is divided by next to nothing.
         largest = tf.reduce_max(tf.abs(parts)) if output.dtype != tf.float32 else tf.ones(())
         pulled = pull(tf.cast(tf.math.divide_no_nan(parts, largest), output.dtype))

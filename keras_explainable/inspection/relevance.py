@@ -125,8 +125,8 @@ def _first_linear(calls):
 _MOVING = (
     *("Cast", "ConcatV2", "Const", "ExpandDims", "GatherV2", "Identity", "IdentityN", "Max"),
     *("MaxPool", "MaxPool3D", "Pack", "Pad", "PadV2", "Placeholder", "ReadVariableOp", "Reshape"),
-    *("ReverseV2", "Slice", "Split", "SplitV", "Squeeze", "StridedSlice", "Tile", "Transpose"),
-    "Unpack",
+    *("ReverseV2", "Slice", "Split", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Tile"),
+    *("Transpose", "Unpack"),
 )
 
 
