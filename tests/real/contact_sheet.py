@@ -70,7 +70,7 @@ SCALE = [
 ]
 
 # Pixels; text of matplotlib is measured in points.
-SIZE, CELL, GAP, MARGIN = 448, 128, 4, 18
+SIZE, CELL, GAP, MARGIN = 448, 120, 4, 18
 CAPTION, TITLE, SPACE, HEADING, FOOT = 16, 24, 14, 46, 24
 COLUMNS, COLUMN_GAP = 2, 30
 TEXT, PALE = "0.15", "0.4"
@@ -238,6 +238,7 @@ def main():
             method, options = row.resolve()
             # The few extremes that gradients have would leave nothing to be seen of the rest.
             by_input = ke.methods.registration(method).family == "gradient"
+            by_input |= row.method.startswith("guided(")
             options["postprocessing"] = "percentile_normalize" if by_input else "positive_normalize"
             shown = resizable if row.method.startswith("tta(") else model
             maps[heading][row.name] = ke.explain(method, shown, x, units, **options)[1][..., 0]
