@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _axes
+from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _linear
 from keras_explainable.inspection import _rules
@@ -42,9 +43,10 @@ _AFFINE_OPERATIONS = ("Add", "AveragePool", "Mean", "Resize", "Subtract", "Sum")
 _ONE_BY_ONE = ("Add", "Divide", "Multiply", "Negative", "Subtract", "TrueDivide")
 # Values of the output that are not negative, wherever those of the input are not.
 _GROWING = (*_KEEPING, *_classes("Add", "Average", r"\w*AveragePooling", "UpSampling"))
-_GROWING_OPERATIONS = (*_KEEPING_OPERATIONS, "Add", "AveragePool", "Mean", "Sum")
+_GROWING_OPERATIONS = (*set(_KEEPING_OPERATIONS) - {"Pad"}, "Add", "AveragePool", "Mean", "Sum")
 _POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "softplus", "exponential", "softmax")
 _SHARED_OUT = ("softmax", "logsoftmax", "glu", "sparsemax")
+_BY_VALUE = {name.replace("_", "") for name in dir(keras.activations)} - set(_SHARED_OUT)
 
 
 def plan(calls, upstream, composite, options, folds):
@@ -69,11 +71,14 @@ def plan(calls, upstream, composite, options, folds):
     positive, rules, unknown = set(), [], []
     for call in calls:
         if _linear.is_linear(call.layer):
+            rule = composite[parts[id(call)]]
+            if rule == "z_box":
+                _check_bounds(options, call.inputs[0].shape[-1])
             rules.append(
                 _through_linear(
                     call.layer,
                     folded.get(id(call.outputs[0])),
-                    composite[parts[id(call)]],
+                    rule,
                     is_positive=id(call.inputs[0]) in positive,
                     inside=_inside(_padding(call, calls)),
                     **options,
@@ -82,7 +87,8 @@ def plan(calls, upstream, composite, options, folds):
         elif id(call) in into:
             rules.append(_rules.pass_on)
         else:
-            rule = _rule(call, calls, options["epsilon"])
+            follows = any(_linear.is_linear(c.layer) for t in call.inputs for c in upstream(t))
+            rule = _rule(call, calls, options["epsilon"], follows)
             unknown += [call] if rule is _UNKNOWN else []
             rules.append(rule)
         if _is_positive(call, positive):
@@ -94,6 +100,15 @@ def plan(calls, upstream, composite, options, folds):
             "method that takes any layer, such as `input_x_gradient` or `integrated_gradients`."
         )
     return rules
+
+
+def _check_bounds(options, channels):
+    """Refuse bounds of the inputs of a layer that has another number of channels."""
+    for argument in ("low", "high"):
+        bound = options[argument]
+        if bound.ndim and len(bound) != channels:
+            expected = f"a number, or {channels}, one per channel of the input of the first layer"
+            raise invalid(argument, expected, bound.tolist())
 
 
 def _parts(calls, upstream):
@@ -114,18 +129,19 @@ def _parts(calls, upstream):
 _UNKNOWN = object()
 
 
-def _rule(call, calls, epsilon):
-    """Return the rule of a call of a layer that is not linear."""
+def _rule(call, calls, epsilon, follows):
+    """Return the rule of a call of a layer that is not linear, which may follow one that is."""
     layer, name = call.layer, type(call.layer).__name__
     is_operation = not isinstance(layer, keras.Layer)
     if _heads.is_activation(layer) or (is_operation and _heads.is_activated(layer)):
-        return _UNKNOWN if _activation_name(layer) in _SHARED_OUT else _rules.pass_on
+        return _rules.pass_on if _acts_value_by_value(layer) else _UNKNOWN
     if _linear.is_one_of(layer, _KEEPING) or (is_operation and name in _KEEPING_OPERATIONS):
         return None
     by_one = is_operation and name in _ONE_BY_ONE and len(call.inputs) == 1
     by_one &= tuple(call.inputs[0].shape) == tuple(call.outputs[0].shape)
     if by_one or _linear.is_one_of(layer, (keras.layers.Normalization, keras.layers.Rescaling)):
-        return _rules.pass_on
+        # What prepares an input leaves its values where they are; what is added later is a bias.
+        return _rules.through_affine(epsilon) if follows else _rules.pass_on
     is_affine = _linear.is_one_of(layer, _AFFINE) or isinstance(layer, TargetLayer)
     if is_affine or (is_operation and name in _AFFINE_OPERATIONS):
         return _rules.through_affine(epsilon)
@@ -139,10 +155,23 @@ def _padding(call, calls):
     """Return what zero-padding layers add around the input of a call, one pair per axis."""
     makers = {id(t): c for c in reversed(calls) for t in c.outputs}
     total, maker = 0, makers.get(id(call.inputs[0]))
-    while maker is not None and _linear.is_one_of(maker.layer, _classes("ZeroPadding")):
-        total += np.reshape(maker.layer.padding, (-1, 2))
+    while maker is not None and _added(maker) is not None:
+        total = total + _added(maker)
         maker = makers.get(id(maker.inputs[0]))
     return total
+
+
+def _added(call):
+    """Return what a call adds around its input, all zeros, or `None` if it does something else."""
+    layer, name = call.layer, type(call.layer).__name__
+    if _linear.is_one_of(layer, _classes("ZeroPadding")):
+        return np.reshape(layer.padding, (-1, 2))
+    if isinstance(layer, keras.Layer) or name != "Pad" or layer.mode != "constant":
+        return None
+    around, filled = np.reshape(layer.pad_width, (-1, 2)), call.kwargs.get("constant_values")
+    if len(around) != len(call.inputs[0].shape) or around[[0, -1]].any() or filled:
+        return None
+    return around[1:-1]
 
 
 def _inside(padding):
@@ -170,6 +199,22 @@ def _gated(call, calls):
     return gates.index(False) if sum(gates) == 1 else None
 
 
+def _acts_value_by_value(layer):
+    """Tell whether an activation makes each value of one value."""
+    name, activation = _activation_name(layer), getattr(layer, "activation", None)
+    if activation is None or name in _BY_VALUE:
+        return name not in _SHARED_OUT
+    values = np.random.default_rng(0).normal(size=(3, 3, 3, 3)).astype("float32")
+    changed = values.copy()
+    changed[1, 1, 1, 1] += 1
+    with tf.init_scope():
+        before, after = (np.array(activation(tf.constant(v))) for v in (values, changed))
+    if before.shape != values.shape:
+        return False
+    after[1, 1, 1, 1] = before[1, 1, 1, 1]
+    return np.allclose(before, after)
+
+
 def _activation_name(layer):
     """Return the name of an activation without underscores, in lower case."""
     activation = getattr(layer, "activation", None)
@@ -181,7 +226,8 @@ def _is_positive(call, positive):
     """Tell whether no value that a call returns is negative."""
     layer, name = call.layer, type(call.layer).__name__
     if _activation_name(layer) in _POSITIVE:
-        return True
+        # A rectifier may leak, or begin below zero.
+        return not getattr(layer, "negative_slope", 0) and getattr(layer, "threshold", 0) >= 0
     grows = _linear.is_one_of(layer, _GROWING)
     grows |= not isinstance(layer, keras.Layer) and name in _GROWING_OPERATIONS
     return grows and all(id(tensor) in positive for tensor in call.inputs)

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_explainable._checks import one_of
@@ -11,7 +12,7 @@ from keras_explainable.inspection import _redirecting
 from keras_explainable.inspection import exposing
 
 _POOLINGS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-_RECTIFYING = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu")
+_RECTIFYING = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Erf", "Erfc")
 
 
 def _guided(pull, gradient, inputs, output):
@@ -62,17 +63,19 @@ def expose_guided(model, outputs=None, *, rule="guided", inputs=None):
     one_of("rule", rule, GUIDES)
     through_rectifiers, through_poolings = GUIDES[rule]
 
+    replaced, activated = [], []
+
     def rules(calls, _):
-        chosen = [through_rectifiers if _heads.is_rectifier(call.layer) else None for call in calls]
-        if not any(chosen):
-            activated = [c.path for c in calls if _heads.is_activated(c.layer)]
-            raise ValueError(
-                f"The model {model.name!r} has no rectifier to guide gradients through; its "
-                f"activations are: {activated or 'none'}. Use `gradients`."
-            )
+        rectifiers = [_is_rectifier(call) for call in calls]
+        replaced.extend(c for c, rectifies in zip(calls, rectifiers, strict=True) if rectifies)
+        activated.extend(c.path for c in calls if _heads.is_activated(c.layer))
         return [
-            through_poolings if isinstance(call.layer, _POOLINGS) else rule
-            for call, rule in zip(calls, chosen, strict=True)
+            through_rectifiers
+            if rectifies
+            else through_poolings
+            if isinstance(call.layer, _POOLINGS)
+            else None
+            for call, rectifies in zip(calls, rectifiers, strict=True)
         ]
 
     exposed = exposing._expose(model, [], outputs, inputs, _heads.is_fused, rules)
@@ -82,8 +85,19 @@ def expose_guided(model, outputs=None, *, rule="guided", inputs=None):
             f"The gradient of these rectifiers of the model {model.name!r} can't be replaced: "
             f"{left[:8]}. Write them as layers or `keras.ops` functions called in the model."
         )
+    if not replaced:
+        raise ValueError(
+            f"The model {model.name!r} has no rectifier to guide gradients through; its "
+            f"activations are: {activated or 'none'}. Use `gradients`."
+        )
     exposed.gradient_rule = rule
     return exposed
+
+
+def _is_rectifier(call):
+    """Tell whether a call is one of a rectifier, or takes the maximum of values and a constant."""
+    is_maximum = type(call.layer).__name__ == "Maximum" and not isinstance(call.layer, keras.Layer)
+    return _heads.is_rectifier(call.layer) or (is_maximum and len(call.inputs) == 1)
 
 
 def _rectifiers_left(exposed):
@@ -92,10 +106,28 @@ def _rectifiers_left(exposed):
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), exposed.input
     )
     run = tf.function(functools.partial(exposed, training=False), autograph=False)
-    graph = run.get_concrete_function(signature).graph.as_graph_def()
-    nodes = [*graph.node]
-    for function in graph.library.function:
-        nodes += function.node_def
-    names = [n.name for n in nodes if n.op in _RECTIFYING and _redirecting.MARK not in n.name]
+    graph = run.get_concrete_function(signature).graph
+    names = [operation.name for operation in graph.get_operations() if _rectifies(operation)]
+    for function in graph.as_graph_def().library.function:
+        names += [node.name for node in function.node_def if node.op in _RECTIFYING]
     # The first name is that of the exposed model.
-    return sorted(name.split("/", 1)[-1] for name in names)
+    return sorted(name.split("/", 1)[-1] for name in names if _redirecting.MARK not in name)
+
+
+def _rectifies(operation):
+    """Tell whether a TensorFlow operation is the heart of a rectifier."""
+    if operation.type in _RECTIFYING:
+        return True
+    inputs = list(operation.inputs)
+    if operation.type == "Maximum":
+        constants = [tf.get_static_value(tensor) for tensor in inputs]
+        return any(value is not None and not np.any(value) for value in constants)
+    if operation.type == "Mul":
+        # SiLU, and GELU by a sigmoid: a value times the sigmoid of itself, or a multiple.
+        gates = [t.op.inputs[0] for t in inputs if t.op.type == "Sigmoid"]
+        sources = [t for gate in gates for t in (gate, *gate.op.inputs)]
+        return any(source is tensor for source in sources for tensor in inputs)
+    if operation.type == "SelectV2":
+        compared = inputs[0].op.inputs
+        return any(source is tensor for source in compared for tensor in inputs[1:])
+    return False

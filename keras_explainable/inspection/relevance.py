@@ -63,7 +63,8 @@ def expose_relevance(
 
     Activations and layers that move or drop values pass relevance on; max-pooling gives it to the
     maximum; averages, sums and other affine layers share it in proportion to what they add up, as
-    "epsilon"; a product with a gate, as of squeeze and excitation, gives it to what is gated.
+    "epsilon", and so does a target, which is taken for a linear function of the outputs; a product
+    with a gate, as of squeeze and excitation, gives it to what is gated.
 
     Args:
         model: as in `expose`.
@@ -83,7 +84,7 @@ def expose_relevance(
         inputs: as in `expose`.
 
     Returns:
-        an `Exposed` model with outputs `[logits, outputs of the first layer]`, and the
+        an `Exposed` model with outputs `[logits, *outputs of first layers]`, and the
         `gradient_rule` "relevance".
 
     Raises:
@@ -105,20 +106,29 @@ def expose_relevance(
     one_of("batch_normalization", batch_normalization, BATCH_NORMALIZATIONS)
     if "z_box" in rules.values():
         options |= {"low": _bound("low", low), "high": _bound("high", high)}
+        if (options["low"] >= options["high"]).any():
+            raise invalid("high", f"bounds above `low`, {low}", high)
 
     def plan(calls, upstream):
         return _relevance.plan(calls, upstream, rules, options, batch_normalization == "fold")
 
-    exposed = exposing._expose(model, _first_linear, outputs, inputs, _heads.is_fused, plan)
+    exposed = exposing._expose(model, _first_layers, outputs, inputs, _heads.is_fused, plan)
     if any(isinstance(layer, Tap) for layer in exposed.layers):
         _check_functions(exposed)
     exposed.gradient_rule = "relevance"
     return exposed
 
 
-def _first_linear(calls):
-    """List what the first linear layer returns."""
-    return [call.outputs[0] for call in calls if _linear.is_linear(call.layer)][:1]
+def _first_layers(calls):
+    """List what the linear layers return that no other one comes before."""
+    after, found = set(), []
+    for call in calls:
+        follows = any(id(tensor) in after for tensor in call.inputs)
+        if _linear.is_linear(call.layer) and not follows:
+            found.append(call.outputs[0])
+        if _linear.is_linear(call.layer) or follows:
+            after.update(id(tensor) for tensor in call.outputs)
+    return found
 
 
 # TensorFlow operations whose gradient takes values back to where they are from.

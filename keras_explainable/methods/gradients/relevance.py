@@ -32,9 +32,11 @@ def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
 
     with :math:`c_{ij}` what input i of layer l adds to its output j, and :math:`\rho` by the rule
     of the layer, see `inspection.expose_relevance`, whose options are options of this method. What
-    biases take part in, with the rules "epsilon" and "gamma", is lost to them; apart from that
-    relevance is conserved, and a map sums to the logit. Cost: one forward pass, and per explained
-    unit a backward pass and, for rules other than "epsilon", one or two more forward passes.
+    biases take part in, with the rules "epsilon" and "gamma", is lost to them, and so is what has
+    no contribution of the sign that a rule asks for, of which "alpha_beta" takes one share without
+    the other; apart from that relevance is conserved, and a map sums to the logit. Cost: one
+    forward pass, and per explained unit a backward pass and, for rules other than "epsilon", one or
+    two more forward passes.
 
     Args:
         model: model made by `inspection.expose_relevance`.
@@ -45,7 +47,7 @@ def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
         scores: return in place of the map a dict of what a first layer sees: "pixel", the map;
             "color", the relevance of each channel of the input that it sees, `(batch, channels,
             n)`; and "edge", that of each of its filters, `(batch, filters, n)`, such as edge
-            filters. Defaults to False.
+            filters. For models with one first layer. Defaults to False.
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
@@ -53,8 +55,8 @@ def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
             input `(batch, features)` keeps its features as positions. Unit: logit.
 
     Raises:
-        ValueError: if `reduction` is unknown, `model` is another one, or the logits are not
-            `(batch, units)`.
+        ValueError: if `reduction` is unknown, `model` is another one, or has several first layers
+            with `scores`, or the logits are not `(batch, units)`.
         TypeError: if no input is of a float dtype.
 
     References:
@@ -73,6 +75,9 @@ def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
     check_reduction(reduction)
     if getattr(model, "gradient_rule", None) != "relevance":
         raise invalid("model", "a model made by `ke.inspection.expose_relevance`", model.name)
+    if scores and len(model.outputs) != 2:
+        expected = "a model with one first layer, with `scores=True`"
+        raise invalid("model", expected, f"{len(model.outputs) - 1} first layers")
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     explained = float_inputs(inputs)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:

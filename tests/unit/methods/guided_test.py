@@ -198,8 +198,50 @@ def test_guided_product_refuses_methods_of_the_wrong_family():
 
 
 class Own(layers.Layer):
+    def __init__(self, function=tf.nn.relu, **arguments):
+        super().__init__(**arguments)
+        self.function = function
+
     def call(self, inputs):
-        return tf.nn.relu(inputs)
+        return self.function(inputs)
+
+
+HIDDEN = {
+    "maximum": lambda x: tf.maximum(x, 0.0),
+    "silu": tf.nn.silu,
+    "gelu": tf.nn.gelu,
+    "softplus": tf.nn.softplus,
+    "where": lambda x: tf.where(x > 0, x, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_rectifier_in_a_layer_of_ones_own_is_named(name):
+    x = inputs = keras.Input((3,))
+    x = Own(HIDDEN[name], name="mine")(layers.Dense(4, activation="relu")(x))
+    with pytest.raises(ValueError, match="can't be replaced.*mine"):
+        ke.guided_backprop(keras.Model(inputs, layers.Dense(2)(x)), np.ones((1, 3)))
+
+
+def test_what_is_no_rectifier_keeps_its_gradient():
+    """Gates, normalization and clipping away from zero are none."""
+    x = inputs = keras.Input((3,))
+    x = layers.Dense(4, activation="relu")(x)
+    x = x * keras.ops.sigmoid(layers.Dense(4)(x))
+    x = layers.UnitNormalization()(keras.ops.clip(x, -3.0, 3.0) + layers.LayerNormalization()(x))
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+    assert np.isfinite(ke.guided_backprop(model, np.ones((1, 3)))[1]).all()
+
+
+def test_a_maximum_with_a_constant_is_a_rectifier():
+    reference = _form("layers")
+    x = inputs = keras.Input((6, 6, 2))
+    for layer in reference.layers[1:]:
+        x = keras.ops.maximum(x, 0.0) if isinstance(layer, layers.ReLU) else layer(x)
+    model = keras.Model(inputs, x)
+    _, maps = ke.guided_backprop(model, IMAGES, **RAW)
+    _, expected = ke.guided_backprop(reference, IMAGES, **RAW)
+    np.testing.assert_allclose(maps, expected, atol=1e-6 * np.abs(expected).max())
 
 
 class Function(keras.Model):

@@ -345,6 +345,51 @@ def test_scores_are_sums_of_relevance():
     assert np.abs(scores["edge"][:, 0]).max() > 0
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1"])
+def test_a_rectifier_that_leaks_is_not_positive(slope, composite):
+    model = _between(lambda x: layers.Conv1D(3, 3)(layers.ReLU(negative_slope=slope)(x)))
+    other = _between(lambda x: layers.Conv1D(3, 3)(layers.LeakyReLU(slope)(x)))
+    for net in (model, other):
+        net.layers[2].threshold = -10.0  # The rectifier before lets all values through.
+    other.set_weights(model.get_weights())
+    signals = np.random.default_rng(0).normal(size=(2, 6, 2))
+    logits, maps = ke.lrp(model, signals, composite=composite, **RAW)
+    expected_logits, expected = ke.lrp(other, signals, composite=composite, **RAW)
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-5)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_constant_added_later_is_a_bias():
+    shifted = _between(lambda x: keras.ops.relu(layers.Conv1D(3, 3)(x) + 2.0))
+    biased = _between(layers.Conv1D(3, 3, activation="relu"))
+    kernel, bias = shifted.layers[3].get_weights()
+    biased.set_weights([*shifted.get_weights()[:1], kernel, bias + 2, shifted.get_weights()[-1]])
+    signals = np.random.default_rng(0).normal(size=(2, 6, 2))
+    options = {"composite": "epsilon", **RAW}
+    _, maps = ke.lrp(shifted, signals, **options)
+    _, expected = ke.lrp(biased, signals, **options)
+    np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_gamma_box"])
+def test_padding_takes_no_relevance(composite):
+    def build(pad):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 6, 3))
+        x = layers.Conv2D(8, 3, use_bias=False, activation="relu")(pad(inputs))
+        return keras.Model(inputs, layers.Dense(2, use_bias=False)(layers.Flatten()(x)))
+
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 6, 6, 3))
+    options = {"composite": composite, "low": [-1, -1, -1.5], "high": 1, **RAW}
+    for pad in (
+        layers.ZeroPadding2D(2),
+        lambda x: keras.ops.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))),
+    ):
+        logits, maps = ke.lrp(build(pad), images, **options)
+        np.testing.assert_allclose(maps.sum((1, 2, 3)), logits, atol=1e-4 * np.abs(logits).max())
+
+
 class Doubling(layers.Layer):
     def call(self, inputs):
         return tf.square(inputs)
@@ -368,6 +413,14 @@ def test_what_there_is_no_rule_for_is_listed():
     expected = r"LayerNormalization 'norm', MultiHeadAttention 'attention', Doubling 'double'"
     with pytest.raises(ValueError, match=expected):
         ke.lrp(model, np.ones((1, 4, 3)))
+    x = layers.Dense(4, activation=lambda t: keras.ops.roll(t, 1, axis=-1), name="rolling")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="Activation 'rolling_activation'"):
+        ke.lrp(model, np.ones((1, 4, 3)))
+    stems = [layers.Conv1D(n, 1)(inputs) for n in (2, 3)]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Concatenate()(stems))))
+    with pytest.raises(ValueError, match=r"one first layer.*2 first layers"):
+        ke.lrp(model, np.ones((1, 4, 3)), scores=True)
     model = WithFunction()
     model(np.ones((1, 2), "float32"))
     with pytest.raises(ValueError, match="Exp '"):
@@ -380,6 +433,11 @@ def test_options_are_checked():
         ({"composite": "zplus"}, "`composite`.*epsilon_plus.*'zplus'"),
         ({"composite": {"first": "flat"}}, "`composite`.*convolution"),
         ({"composite": "epsilon_gamma_box"}, "`low`.*number.*None"),
+        ({"composite": "epsilon_gamma_box", "low": 1, "high": -1}, "`high`.*above `low`"),
+        (
+            {"composite": "epsilon_gamma_box", "low": [0] * 3, "high": 1},
+            "`low`.*2, one per channel",
+        ),
         ({"epsilon": -1}, "`epsilon`"),
         ({"alpha": 0.5}, "`alpha`.*from 1 on"),
         ({"batch_normalization": "merge"}, "`batch_normalization`.*fold, affine"),
