@@ -199,7 +199,14 @@ def probability(activation=None, *, log=False, output=None):
     """
     if activation is not None:
         keras.activations.get(activation)
-    return Target(_probability, output=output, takes_activation=True, chosen=activation, log=log)
+    return Target(
+        _probability,
+        output=output,
+        before_activation=True,
+        takes_activation=True,
+        chosen=activation,
+        log=log,
+    )
 
 
 def similarity(reference, *, output=None):
@@ -207,7 +214,8 @@ def similarity(reference, *, output=None):
 
     .. math:: \ell_n = \frac{e \cdot r_n}{\lVert e \rVert \lVert r_n \rVert}
 
-    The embedding is taken as the model returns it, its last activation included.
+    The embedding is taken as the model returns it, its last activation included, also by a target
+    in `output`.
 
     Args:
         reference: `(size,)`, one for all samples; `(n, size)`, several for all samples, each a
@@ -335,14 +343,14 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
             `(labels, outputs)`. It is taken per sample, as the mean of what is left of other axes.
             Defaults to "sparse_categorical_crossentropy".
         before_activation: whether the loss takes outputs before their last activation, as one with
-            `from_logits=True` does. Defaults to False.
+            `from_logits=True` does. It holds for a target in `output` too. Defaults to False.
         output: as in `segment`.
 
     Returns:
         a `Target` of one unit.
 
     Raises:
-        ValueError: if there is no such loss.
+        ValueError: if there is no such loss, or `output` settles `before_activation` otherwise.
         TypeError: if `loss` is something else.
 
     Example:

@@ -31,8 +31,8 @@ class Target:
         output: what the function takes: `None` for all outputs, in the structure that the model
             returns; one output or layer, as `inspection.expose` takes it; what a function picks out
             of that structure; or the values of another target.
-        before_activation: whether outputs are taken before their last activation, one by one.
-            Defaults to True.
+        before_activation: whether outputs are taken before their last activation, one by one, also
+            by the target in `output`. Defaults to what that one takes, or to True.
         mirroring: what holds for mirrored and resized images: "same" where the data say nothing of
             places, "mask" where their axes after the first are positions, and are mirrored too, or
             "refused". Defaults to "same".
@@ -52,7 +52,7 @@ class Target:
         data=(),
         *,
         output=None,
-        before_activation=True,
+        before_activation=None,
         mirroring="same",
         keeps_units=False,
         limits=None,
@@ -66,7 +66,6 @@ class Target:
         self.inner = output if isinstance(output, Target) else None
         self.function = function
         self.output = None if self.inner else output
-        self.before_activation = before_activation
         self.keeps_units = keeps_units
         self.takes_activation = takes_activation
         self.limits = limits
@@ -77,12 +76,29 @@ class Target:
         self.data = tuple(array for array, _ in encoded)
         self.num_inner = 0
         if self.inner:
-            self.output, self.before_activation = self.inner.output, self.inner.before_activation
+            self.output = self.inner.output
             self.mirrored = self.inner.mirrored + self.mirrored
             self.is_fixed = self.is_fixed or self.inner.is_fixed
             self.keeps_units = keeps_units and self.inner.keeps_units
             self.num_inner = len(self.inner.data)
             self.data = self.inner.data + self.data
+        self._settle(before_activation)
+
+    def _settle(self, choice):
+        """Note whether outputs are taken before their activation, and so whether values are."""
+        inner = self.inner
+        given = inner.gives_before if inner else None
+        if choice is not None and given not in (None, choice):
+            received = f"one of values {'before' if given else 'after'} it"
+            expected = f"a target of values {'before' if choice else 'after'} the activation"
+            raise invalid("output", expected, received)
+        # A target that turns logits into probabilities by itself still takes logits.
+        self.choice = choice if inner is None or inner.choice is None else inner.choice
+        self.before_activation = self.choice is not False
+        # Nothing, where a target of this one may choose.
+        self.gives_before = self.choice if given is None else given
+        if self.takes_activation and not self.keeps_units:
+            self.gives_before = False
 
     @property
     def takes_all(self):

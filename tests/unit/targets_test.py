@@ -655,6 +655,33 @@ def test_losses_of_all_forms():
     np.testing.assert_allclose(found[:, 0], np.mean(expected, (1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_targets_within_a_loss_or_a_similarity_take_outputs_as_these_do(activation):
+    model, labels = _classifier(activation), np.eye(CLASSES, dtype="float32")[[1, 3, 0]]
+    probabilities = model(IMAGES).numpy()
+    logits, _ = ke.gradients(model, IMAGES)
+    loss = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
+    expected = -(labels * np.log(probabilities)).sum(1)
+    if activation == "sigmoid":
+        expected = (expected - ((1 - labels) * np.log(1 - probabilities)).sum(1)) / CLASSES
+    inner = targets.values(), targets.probability(), targets.values(output=targets.values())
+    for within in inner:
+        found, _ = ke.gradients(model, IMAGES, output=targets.loss(labels, loss, output=within))
+        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+    target = targets.loss(
+        logits + 2, "mean_squared_error", before_activation=True, output=targets.values()
+    )
+    found, _ = ke.gradients(model, IMAGES, output=target)
+    np.testing.assert_allclose(found, np.full((3, 1), 4), rtol=1e-4)
+    grid = _segmenter(activation)
+    means = grid(IMAGES).numpy().mean((1, 2))
+    reference = _random.normal(size=CLASSES).astype("float32")
+    expected = means @ reference / np.linalg.norm(means, axis=1) / np.linalg.norm(reference)
+    target = targets.similarity(reference, output=targets.segment("all"))
+    found, _ = ke.gradients(grid, IMAGES, output=target)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_activations_of_models_make_probabilities():
     sigmoid = _classifier("sigmoid")
     expected = tf.math.log(sigmoid(IMAGES))
@@ -693,7 +720,7 @@ def test_an_exposed_model_takes_the_rows_of_a_target():
     _assert_close((logits.numpy(), maps.numpy()), expected)
 
 
-VECTOR = targets.values()
+VECTOR_OF_COSINES = targets.similarity(REFERENCES)
 BAD = [
     (_segmenter, lambda o: o, r"`output`.*\(batch, units\).*\(3, 6, 6, 4\)"),
     (_segmenter, lambda o: o[:, 0, 0, 0], r"`output`.*shape \(3,\) for 3 samples"),
@@ -751,6 +778,11 @@ def test_what_does_not_fit_is_named(build, output, message):
         (lambda: targets.box_coordinate(3, 1), ValueError, "`label`.*`None`"),
         (lambda: targets.loss(1, "no_loss"), ValueError, "no_loss"),
         (lambda: targets.loss(1, 7), TypeError, "`loss`"),
+        (
+            lambda: targets.loss(1, before_activation=True, output=VECTOR_OF_COSINES),
+            ValueError,
+            "`output`.*before the activation.*after it",
+        ),
         (lambda: targets.Target(7), TypeError, "`function`"),
         (lambda: targets.Target(abs, ["text"]), TypeError, "`data`"),
         (lambda: targets.Target(abs, mirroring="maybe"), ValueError, "`mirroring`"),
