@@ -338,9 +338,11 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
 
     Args:
         labels: what the loss compares outputs with: a label for all samples, or an array with one
-            row per sample, as `keras.Model.fit` takes it.
+            row per sample, as `keras.Model.fit` takes it, which also gives `(samples,)` the axis of
+            outputs `(batch, 1)`.
         loss: name of a loss in `keras.losses`, a `keras.losses.Loss`, or a function
             `(labels, outputs)`. It is taken per sample, as the mean of what is left of other axes.
+            Outputs `(batch,)` are taken as `(batch, 1)`.
             Defaults to "sparse_categorical_crossentropy".
         before_activation: whether the loss takes outputs before their last activation, as one with
             `from_logits=True` does. It holds for a target in `output` too. Defaults to False.
@@ -367,7 +369,7 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
         keras.losses.get(loss)
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 0 else labels
-    is_sparse = "sparse" in str(loss).lower()
+    is_sparse = _is_sparse(loss)
     return Target(
         _loss,
         [labels],
@@ -519,14 +521,42 @@ def _label_limits(outputs, key):
 
 def _loss(outputs, labels, loss):
     predictions = _one_tensor(outputs)
+    predictions = predictions[:, None] if predictions.shape.rank == 1 else predictions
+    if not _is_sparse(loss):
+        labels = _like(predictions, labels, loss)
     found = keras.losses.get(loss) if isinstance(loss, str) else loss
     # The method takes no mean over samples, which calling the loss does.
     found = found.call if isinstance(found, keras.losses.Loss) else found
     losses = tf.convert_to_tensor(found(labels, predictions))
-    if losses.shape.rank == 0:
-        raise invalid("loss", "a loss with one value per sample", "a mean over samples")
+    size = predictions.shape[0]
+    if losses.shape.rank == 0 or (size and losses.shape[0] != size):
+        received = f"shape {tuple(losses.shape)} for {size or 'all'} samples"
+        raise invalid("loss", "a loss with one value per sample", received)
     axes = tuple(range(1, losses.shape.rank))
     return tf.reduce_mean(losses, axes)[:, None] if axes else losses[:, None]
+
+
+def _like(predictions, labels, loss):
+    """Bring labels to the rank and type of predictions, as `keras.Model.fit` does."""
+    rank = predictions.shape.rank
+    if labels.shape.rank == rank - 1 and predictions.shape[-1] == 1:
+        labels = labels[..., None]
+    elif labels.shape.rank == rank + 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.shape.rank == rank:
+        is_class = labels.dtype.is_integer and labels.shape[-1] != predictions.shape[-1]
+        return labels if is_class else tf.cast(labels, predictions.dtype)
+    # A function may take integers as classes; anything else would set samples against each other.
+    own = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+    is_known = isinstance(loss, str) or str(getattr(own, "__module__", "")).startswith("keras.")
+    if is_known or not labels.dtype.is_integer:
+        expected = f"labels of the shape of the output {_shown(predictions)}"
+        raise invalid("labels", expected, _shown(labels))
+    return labels
+
+
+def _is_sparse(loss):
+    return "sparse" in str(loss).lower()
 
 
 def _picked(outputs, argument, key):
@@ -569,7 +599,7 @@ def _one_tensor(outputs):
 
 
 def _shown(tensor):
-    return f"(batch, {', '.join(map(str, tensor.shape[1:]))})"
+    return f"({', '.join(['batch', *map(str, tensor.shape[1:])])})"
 
 
 def _integers(argument, value):

@@ -655,6 +655,31 @@ def test_losses_of_all_forms():
     np.testing.assert_allclose(found[:, 0], np.mean(expected, (1, 2)), rtol=1e-4)
 
 
+def test_labels_get_the_axis_of_a_single_unit():
+    inputs, x = _trunk()
+    x = layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
+    unit, scalar = keras.Model(inputs, x), keras.Model(inputs, layers.Reshape(())(x))
+    outputs, labels = unit(IMAGES).numpy()[:, 0], np.array([0, 1, 1])
+    squares = (labels - outputs) ** 2
+    entropies = -np.log(np.where(labels, outputs, 1 - outputs))
+
+    def squared(y_true, y_pred):
+        return (y_true - y_pred) ** 2
+
+    for model in (unit, scalar):
+        for given in (labels, labels.astype("float32"), labels[:, None], labels > 0):
+            for loss, expected in (
+                (squared, squares),
+                ("mse", squares),
+                (keras.losses.MeanSquaredError(), squares),
+                ("binary_crossentropy", entropies),
+            ):
+                found, _ = ke.gradients(model, IMAGES, output=targets.loss(given, loss))
+                np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+    found, _ = ke.gradients(unit, IMAGES, output=targets.loss(1, "mse"))
+    np.testing.assert_allclose(found[:, 0], (1 - outputs) ** 2, rtol=1e-4)
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_targets_within_a_loss_or_a_similarity_take_outputs_as_these_do(activation):
     model, labels = _classifier(activation), np.eye(CLASSES, dtype="float32")[[1, 3, 0]]
@@ -747,6 +772,21 @@ BAD = [
     (_segmenter, targets.position((1, 6)), r"`output`.*below \(6, 6\).*1 to 6"),
     (_segmenter, targets.position((1, -7)), r"`output`.*below \(6, 6\)"),
     (_classifier, targets.contrast(0, 4), r"`output`.*below \(4,\)"),
+    (
+        _classifier,
+        targets.loss(np.zeros(3), lambda a, b: a - b),
+        r"`labels`.*\(batch, 4\).*\(batch\)",
+    ),
+    *(
+        (_classifier, targets.loss(2, loss), r"`labels`.*\(batch, 4\).*\(batch\)")
+        for loss in ("mse", keras.losses.MeanSquaredError(), keras.losses.mean_squared_error)
+    ),
+    (
+        _classifier,
+        targets.loss(2, lambda _, p: tf.reduce_mean(p, 0)),
+        r"`loss`.*one value per sample.*\(4,\) for 3",
+    ),
+    (_classifier, targets.loss(2, lambda _, p: tf.reduce_mean(p)), "`loss`.*one value per sample"),
     (_classifier, targets.loss(4), r"`output`.*below \(4,\)"),
     (_classifier, targets.similarity(np.ones(7)), "`reference`.*4 values.*7 values"),
     (lambda: _classifier(None), targets.probability(), "`activation`.*ends in none"),
