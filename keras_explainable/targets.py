@@ -352,7 +352,8 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
         a `Target` of one unit.
 
     Raises:
-        ValueError: if there is no such loss, or `output` settles `before_activation` otherwise.
+        ValueError: if there is no such loss, the labels of a sparse one are no integers, or
+            `output` settles `before_activation` otherwise.
         TypeError: if `loss` is something else.
 
     Example:
@@ -370,6 +371,8 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 0 else labels
     is_sparse = _is_sparse(loss)
+    if is_sparse:
+        labels = _classes(labels)
     return Target(
         _loss,
         [labels],
@@ -377,7 +380,7 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
         before_activation=before_activation,
         # Labels of positions.
         mirroring="refused" if labels.ndim > (1 if is_sparse else 2) else "same",
-        limits=_unit_limits if is_sparse and labels.ndim == 1 else None,
+        limits=functools.partial(_class_limits, ignored=_ignored(loss)) if is_sparse else None,
         loss=loss,
     )
 
@@ -553,6 +556,26 @@ def _like(predictions, labels, loss):
         expected = f"labels of the shape of the output {_shown(predictions)}"
         raise invalid("labels", expected, _shown(labels))
     return labels
+
+
+def _classes(labels):
+    """Return labels of a sparse loss as integers."""
+    if labels.dtype.kind not in "bf":
+        return labels
+    found = labels.astype("int32") if np.isfinite(labels).all() else np.zeros_like(labels) - 1
+    if (found != labels).any():
+        raise invalid("labels", "integers for a sparse loss", f"{labels.dtype} {labels.shape}")
+    return found
+
+
+def _ignored(loss):
+    """Return the class that a sparse loss ignores, as a list, which is empty without one."""
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    return [] if config.get("ignore_class") is None else [config["ignore_class"]]
+
+
+def _class_limits(outputs, ignored):
+    return [((0,), (_one_tensor(outputs).shape[-1],), *ignored)]
 
 
 def _is_sparse(loss):

@@ -40,7 +40,7 @@ class Target:
             turns values into probabilities. Defaults to False, for which values count as they are.
         limits: function from the outputs that `function` takes to a list of one pair, or none: the
             lowest values that the columns of the first of `data` may have, and what they stay
-            below.
+            below. Values that follow these two are allowed all the same.
         takes_activation: whether the function has a keyword `activation`, the function that was
             left out of the output, or `None`.
         **settings: keyword arguments of the function.
@@ -138,11 +138,14 @@ class Target:
 
     def check(self, limits):
         """Refuse data that are out of the range that outputs have, as `Splice.limits` tells it."""
-        for number, lowest, highest in limits:
-            array = self.data[number]
-            if (array < lowest).any() or (array >= highest).any():
+        for number, lowest, highest, *exempt in limits:
+            array, (_, kind) = self.data[number], self.specification[number]
+            array = array.view("float32") if kind == "float32" else array
+            is_outside = (array < lowest) | (array >= highest)
+            if (is_outside & ~np.isin(array, exempt)).any():
+                allowed = f", or {', '.join(map(str, exempt))}" if exempt else ""
                 received = f"{array.min()} to {array.max()}"
-                raise invalid("output", f"indices below {tuple(highest)}", received)
+                raise invalid("output", f"indices below {tuple(highest)}{allowed}", received)
 
     def __call__(self, outputs, data=(), activation=None, noted=None):
         """Return the values.
@@ -175,8 +178,8 @@ class Splice(NamedTuple):
         indices: what numbers they have among those given.
         data: symbolic inputs for the data.
         activation: what turns its values into probabilities, or `None`.
-        limits: triples of the number of an array of the data, and the lowest values that its
-            columns may have, and what they stay below.
+        limits: tuples of the number of an array of the data, the lowest values that its columns may
+            have, what they stay below, and values that are allowed all the same.
         mirrored: whether each of the data is mirrored where images are.
         is_fixed: whether images can't be mirrored or resized.
     """

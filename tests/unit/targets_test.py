@@ -655,6 +655,20 @@ def test_losses_of_all_forms():
     np.testing.assert_allclose(found[:, 0], np.mean(expected, (1, 2)), rtol=1e-4)
 
 
+def test_sparse_losses_take_integral_labels_and_ignore_a_class():
+    model = _classifier()
+    expected, _ = ke.gradients(model, IMAGES, output=targets.loss([1, 3, 0]))
+    found, _ = ke.gradients(model, IMAGES, output=targets.loss([1.0, 3.0, 0.0]))
+    np.testing.assert_array_equal(found, expected)
+    grid, classes = _segmenter(), _random.integers(0, CLASSES, (3, 6, 6))
+    losses = keras.losses.sparse_categorical_crossentropy(classes, grid(IMAGES)).numpy()
+    ignored = _random.integers(0, 2, (3, 6, 6)) > 0
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+    target = targets.loss(np.where(ignored, 255, classes), loss)
+    found, _ = ke.gradients(grid, IMAGES, output=target)
+    np.testing.assert_allclose(found[:, 0], (losses * ~ignored).mean((1, 2)), rtol=1e-4)
+
+
 def test_labels_get_the_axis_of_a_single_unit():
     inputs, x = _trunk()
     x = layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
@@ -787,6 +801,15 @@ BAD = [
         r"`loss`.*one value per sample.*\(4,\) for 3",
     ),
     (_classifier, targets.loss(2, lambda _, p: tf.reduce_mean(p)), "`loss`.*one value per sample"),
+    (_segmenter, targets.loss(np.full((3, 6, 6), 255)), r"`output`.*below \(4,\).*255 to 255"),
+    (
+        _segmenter,
+        targets.loss(
+            np.full((3, 6, 6), 200), keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+        ),
+        r"`output`.*below \(4,\), or 255\. Received: 200",
+    ),
+    (_classifier, targets.loss([0.0, 1.0, 5.0]), r"`output`.*below \(4,\).*0 to 5"),
     (_classifier, targets.loss(4), r"`output`.*below \(4,\)"),
     (_classifier, targets.similarity(np.ones(7)), "`reference`.*4 values.*7 values"),
     (lambda: _classifier(None), targets.probability(), "`activation`.*ends in none"),
@@ -817,6 +840,8 @@ def test_what_does_not_fit_is_named(build, output, message):
         (lambda: targets.box_score("highest"), ValueError, "`anchor`"),
         (lambda: targets.box_coordinate(3, 1), ValueError, "`label`.*`None`"),
         (lambda: targets.loss(1, "no_loss"), ValueError, "no_loss"),
+        (lambda: targets.loss([0.5, 1]), ValueError, "`labels`.*integers"),
+        (lambda: targets.loss([np.nan, 1]), ValueError, "`labels`.*integers"),
         (lambda: targets.loss(1, 7), TypeError, "`loss`"),
         (
             lambda: targets.loss(1, before_activation=True, output=VECTOR_OF_COSINES),
