@@ -247,14 +247,15 @@ def similarity(reference, *, output=None):
 
 
 def box_score(anchor="argmax", *, scores="cls_logits", output=None):
-    """Explain the class scores of a box of a detector.
+    """Explain the class scores of a box of a detector, before their activation.
 
     Args:
-        anchor: which box: "argmax" for the one with the highest score, for each class by itself and
-            for each input that a method makes; or an index, or indices `(samples,)`.
+        anchor: which box: "argmax" for the one with the highest score that the model returns, after
+            an activation such as softmax, for each class by itself and for each input that a method
+            makes; or an index, or indices `(samples,)`.
         scores: where the scores `(batch, boxes, classes)` are in what the model returns: a key, an
-            index, or a function of the outputs. Defaults to "cls_logits", as RetinaNet of KerasHub
-            has it. `None` stands for a model that returns nothing else.
+            index, or a function of the outputs. Defaults to "cls_logits", the key of
+            KerasHub's RetinaNet. `None` stands for a model that returns nothing else.
         output: as in `segment`, before `scores` are picked. Defaults to all outputs.
 
     Returns:
@@ -277,7 +278,7 @@ def box_score(anchor="argmax", *, scores="cls_logits", output=None):
     arguments = {"output": output, "keeps_units": True, "scores": scores}
     if isinstance(anchor, str):
         one_of("anchor", anchor, ("argmax",))
-        return Target(_highest_score, **arguments)
+        return Target(_highest_score, takes_returned=True, **arguments)
     return Target(
         _score_of_box,
         [_one_each("anchor", anchor)],
@@ -292,12 +293,14 @@ def box_coordinate(
 ):
     """Explain the coordinates of a box of a detector, as the model returns them.
 
+    An activation that they end in, such as the sigmoid of relative coordinates, is included.
+
     Args:
         anchor: as in `box_score`.
         label: class whose highest score tells the box with "argmax": an integer, or integers
             `(samples,)`. Defaults to the highest score of all classes.
         boxes: where the boxes `(batch, boxes, 4)` are, as `scores` in `box_score`. Defaults to
-            "bbox_regression", as RetinaNet of KerasHub has it.
+            "bbox_regression", the key of KerasHub's RetinaNet.
         scores: as in `box_score`; looked at with "argmax" only.
         output: as in `box_score`.
 
@@ -319,7 +322,7 @@ def box_coordinate(
         >>> logits.shape
         (2, 4)
     """
-    arguments = {"output": output, "mirroring": "refused", "boxes": boxes}
+    arguments = {"output": output, "mirroring": "refused", "boxes": boxes, "takes_returned": True}
     if not isinstance(anchor, str):
         if label is not None:
             raise invalid("label", "`None`, as `anchor` tells the box", repr(label))
@@ -493,24 +496,27 @@ def _score_of_box(outputs, anchor, scores):
     return tf.gather(_picked(outputs, "scores", scores), anchor, axis=1, batch_dims=1)
 
 
-def _highest_score(outputs, scores):
+def _highest_score(outputs, scores, returned):
+    # A softmax over classes doesn't keep the order of boxes.
+    highest = tf.argmax(_picked(returned, "scores", scores), axis=1)
     scores = _picked(outputs, "scores", scores)
     # The maximum would share its gradient out among boxes that tie.
-    chosen = tf.one_hot(tf.argmax(scores, axis=1), tf.shape(scores)[1], axis=1, dtype=scores.dtype)
+    chosen = tf.one_hot(highest, tf.shape(scores)[1], axis=1, dtype=scores.dtype)
     return tf.reduce_sum(scores * chosen, axis=1)
 
 
-def _box(outputs, anchor, boxes):
-    return tf.gather(_picked(outputs, "boxes", boxes), anchor, axis=1, batch_dims=1)
+def _box(outputs, anchor, boxes, returned):
+    del outputs  # Coordinates have no logits to explain.
+    return tf.gather(_picked(returned, "boxes", boxes), anchor, axis=1, batch_dims=1)
 
 
-def _highest_box(outputs, label=None, *, boxes, scores):
-    scores = _picked(outputs, "scores", scores)
+def _highest_box(outputs, label=None, *, boxes, scores, returned):
+    scores = _picked(returned, "scores", scores)
     if label is None:
         scores = tf.reduce_max(scores, axis=-1)
     else:
         scores = tf.gather(scores, label, axis=2, batch_dims=1)
-    return _box(outputs, tf.argmax(scores, axis=1), boxes)
+    return _box(outputs, tf.argmax(scores, axis=1), boxes, returned)
 
 
 def _box_limits(outputs, key):

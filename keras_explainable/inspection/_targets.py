@@ -43,6 +43,8 @@ class Target:
             below. Values that follow these two are allowed all the same.
         takes_activation: whether the function has a keyword `activation`, the function that was
             left out of the output, or `None`.
+        takes_returned: whether the function has a keyword `returned`, the same outputs as the model
+            returns them, after their activations.
         **settings: keyword arguments of the function.
     """
 
@@ -57,6 +59,7 @@ class Target:
         keeps_units=False,
         limits=None,
         takes_activation=False,
+        takes_returned=False,
         **settings,
     ):
         if not callable(function):
@@ -68,6 +71,8 @@ class Target:
         self.output = None if self.inner else output
         self.keeps_units = keeps_units
         self.takes_activation = takes_activation
+        self.takes_returned = takes_returned
+        self.needs_returned = takes_returned or bool(self.inner and self.inner.needs_returned)
         self.limits = limits
         self.settings = settings
         self.own = tuple((array.shape[1:], dtype) for array, dtype in encoded)
@@ -97,7 +102,7 @@ class Target:
         self.before_activation = self.choice is not False
         # Nothing, where a target of this one may choose.
         self.gives_before = self.choice if given is None else given
-        if self.takes_activation and not self.keeps_units:
+        if (self.takes_activation or self.takes_returned) and not self.keeps_units:
             self.gives_before = False
 
     @property
@@ -147,7 +152,7 @@ class Target:
                 received = f"{array.min()} to {array.max()}"
                 raise invalid("output", f"indices below {tuple(highest)}{allowed}", received)
 
-    def __call__(self, outputs, data=(), activation=None, noted=None):
+    def __call__(self, outputs, data=(), activation=None, noted=None, returned=None):
         """Return the values.
 
         Args:
@@ -155,18 +160,26 @@ class Target:
             data: list of tensors.
             activation: what was left out of the outputs, or `None`.
             noted: list that ranges of the data are added to, as in `Splice.limits`.
+            returned: the outputs after their activations, in the same structure. Defaults to
+                `outputs`.
 
         Returns:
             tensor `(batch, units)`.
         """
-        if self.inner:
-            outputs = self.inner(outputs, data[: self.num_inner], activation, noted)
-        elif _is_function(self.output):
-            outputs = self.output(outputs)
+        returned = outputs if returned is None else returned
+        taken = self._taken(outputs, data, activation, noted, returned)
         if noted is not None and self.limits:
-            noted.extend((self.num_inner, *found) for found in self.limits(outputs))
+            noted.extend((self.num_inner, *found) for found in self.limits(taken))
         more = {"activation": activation} if self.takes_activation else {}
-        return self.function(outputs, *data[self.num_inner :], **self.settings, **more)
+        if self.takes_returned:
+            more["returned"] = self._taken(returned, data, None, None, returned)
+        return self.function(taken, *data[self.num_inner :], **self.settings, **more)
+
+    def _taken(self, outputs, data, activation, noted, returned):
+        """Return what the function takes of outputs."""
+        if self.inner:
+            return self.inner(outputs, data[: self.num_inner], activation, noted, returned)
+        return self.output(outputs) if _is_function(self.output) else outputs
 
 
 class Splice(NamedTuple):
@@ -237,7 +250,11 @@ def splice(target, structure, activations):
         outputs = keras.tree.pack_sequence_as(skeleton, tensors)
         pairs = zip(data, specification, strict=True)
         decoded = [_decoded(array, kind) for array, (_, kind) in pairs]
-        return target(outputs, decoded, activation, noted)
+        returned = None
+        if target.needs_returned:
+            after = [t if f is None else f(t) for t, f in zip(tensors, activations, strict=True)]
+            returned = keras.tree.pack_sequence_as(skeleton, after)
+        return target(outputs, decoded, activation, noted, returned)
 
     used, limits = _tried(run_on, flat, specification)
     left_out = _common([activations[i] for i in used])

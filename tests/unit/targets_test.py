@@ -344,6 +344,59 @@ def test_boxes_are_explained(name):
         np.testing.assert_allclose(maps[..., 0], expected, rtol=1e-4, atol=1e-6)
 
 
+def _transformer_detector():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Reshape((36, 8))(x)
+    scores = layers.Dense(CLASSES, kernel_initializer=keras.initializers.RandomNormal(0, 2))(x)
+    boxes = layers.Dense(4, activation="sigmoid", kernel_initializer="he_normal")(x)
+    return keras.Model(inputs, {"scores": layers.Softmax()(scores), "boxes": boxes})
+
+
+class SubclassedDetector(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = _transformer_detector()
+
+    def call(self, inputs):
+        return self.inner(tf.reverse(tf.reverse(inputs, [1]), [1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `build..` method:UserWarning")
+@pytest.mark.parametrize("build", [_transformer_detector, SubclassedDetector])
+def test_boxes_are_chosen_and_explained_as_the_model_returns_them(build):
+    keras.utils.set_random_seed(1)
+    model = build()
+    outputs = model.predict(IMAGES, verbose=0)
+    probabilities, boxes, rows = outputs["scores"], outputs["boxes"], np.arange(3)
+    inner = getattr(model, "inner", model)
+    logits = next(
+        keras.Model(inner.inputs, layer.input).predict(IMAGES, verbose=0)
+        for layer in inner.layers
+        if isinstance(layer, layers.Softmax)
+    )
+    highest = probabilities.argmax(1)
+    # Logits alone would choose other boxes.
+    assert (highest != logits.argmax(1)).any()
+    found, _ = ke.gradients(model, IMAGES, output=targets.box_score(scores="scores"))
+    np.testing.assert_allclose(found, np.take_along_axis(logits, highest[:, None], 1)[:, 0], 1e-4)
+    keys = {"boxes": "boxes", "scores": "scores"}
+    cases = [(None, probabilities.max(-1).argmax(1))]
+    cases += [(label, highest[:, label]) for label in range(CLASSES)]
+    for label, anchors in cases:
+        target = targets.box_coordinate(label=label, **keys)
+        found, _ = ke.gradients(model, IMAGES, output=target)
+        np.testing.assert_allclose(found, boxes[rows, anchors], rtol=1e-4)
+    indices = np.stack([rows, [7, 0, 30], [2] * 3], 1)
+    expected, values = _gradients_of(model, lambda o: tf.gather_nd(o["boxes"], indices))
+    target = targets.box_coordinate([7, 0, 30], boxes="boxes")
+    found, maps = ke.gradients(model, IMAGES, 2, output=target, **RAW)
+    np.testing.assert_allclose(found[:, 0], values, rtol=1e-4)
+    np.testing.assert_allclose(maps[..., 0], expected, rtol=1e-3, atol=1e-6)
+    target = targets.loss(boxes + 1, "mse", output=lambda o: o["boxes"])
+    np.testing.assert_allclose(ke.gradients(model, IMAGES, output=target)[0], 1, rtol=1e-4)
+
+
 def test_every_level_that_scores_a_box_is_explained():
     model = _detector()
     exposed = ke.inspection.expose(model, outputs=targets.box_score())
