@@ -1,7 +1,8 @@
 """What is explained, where it is not an output as it is: `output=ke.targets.segment()`.
 
 A target makes values `(batch, units)` of what a model returns, and `y` chooses among its units. Any
-function of the outputs, in the structure that the model returns, is one too.
+function of the outputs, in the structure that the model returns, is one too. A model with channels
+first is explained by a copy with channels last, and it is the outputs of that one that are given.
 """
 
 import functools

@@ -22,6 +22,8 @@ _TRIAL = 3
 class Target:
     """A function from the outputs of a model to values `(batch, units)`, which are explained.
 
+    Outputs of a model with channels first are those of its copy with channels last.
+
     Its data become inputs of the exposed model, so that other data of the same shape and type are
     explained by the step that was compiled for the first ones.
 

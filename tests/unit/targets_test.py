@@ -429,6 +429,20 @@ def test_a_function_takes_outputs_as_the_model_returns_them(kind):
     np.testing.assert_allclose(maps[..., 0], np.abs(expected).max(-1), rtol=1e-3, atol=1e-6)
 
 
+def test_functions_get_outputs_of_models_with_channels_first_with_channels_last():
+    last = _segmenter(None)
+    x = inputs = keras.Input((3, 6, 6))
+    for layer in last.layers[1:]:
+        x = layers.Conv2D.from_config(layer.get_config() | {"data_format": "channels_first"})(x)
+    first = keras.Model(inputs, x)
+    first.set_weights(last.get_weights())
+    assert first.output_shape == (None, CLASSES, 6, 6)
+    images = IMAGES.transpose(0, 3, 1, 2)
+    for target in (lambda o: o[:, 2, 5], targets.Target(lambda o: o[:, 2, 5])):
+        found, _ = ke.gradients(first, images, output=target)
+        np.testing.assert_allclose(found, last(IMAGES)[:, 2, 5], rtol=1e-4, atol=1e-5)
+
+
 def test_values_of_any_shape_are_units():
     inputs, x = _trunk()
     x = layers.GlobalAveragePooling2D()(x)
