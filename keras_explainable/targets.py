@@ -32,8 +32,9 @@ def segment(region="predicted", *, output=None):
     Args:
         region: "predicted" for the positions where the class is the highest of all, for each class
             by itself, or, of a single class, where its score is positive; "all"; or a mask,
-            `(samples, *positions)` or `(samples, *positions, classes)`, booleans or weights from 0
-            on, in a single row if it is the same for all samples. A mask of another size than the
+            `(samples, *positions)` or `(samples, *positions, classes)`, booleans or floats from 0
+            on as weights, in a single row if it is the same for all samples. Integers, which could
+            be classes, are refused. A mask of another size than the
             output, such as that of the image, counts a position by the share of it that is covered.
             The predicted region is that of each input that a method makes.
         output: which output, as `inspection.expose` takes it, a function that picks it out of
@@ -65,17 +66,21 @@ def segment(region="predicted", *, output=None):
         return Target(_mean_over_region, output=output, keeps_units=True, region=region)
     mask = np.asarray(region)
     is_weight = np.issubdtype(mask.dtype, np.floating)
-    is_flag = mask.dtype == bool or (
-        np.issubdtype(mask.dtype, np.integer) and set(np.unique(mask)) <= {0, 1}
-    )
-    if mask.ndim < 2 or not (is_flag or (is_weight and mask.min(initial=0) >= 0)):
-        expected = f"{', '.join(map(repr, REGIONS))}, or a mask (samples, *positions) of booleans"
+    if mask.ndim < 2 or not (mask.dtype == bool or is_weight):
+        names = ", ".join(map(repr, REGIONS))
+        expected = f"{names}, or a mask (samples, *positions) of booleans or weights"
         received = f"{mask.dtype} {mask.shape}" if mask.ndim else repr(region)
-        hint = "A map of classes becomes one with `classes[..., None] == range(num_classes)`."
+        hint = (
+            "A map of classes becomes one with `classes[..., None] == range(num_classes)`, and "
+            "zeros and ones do with `mask.astype(bool)`."
+        )
         raise invalid("region", expected, received, hint)
+    if is_weight and not (np.isfinite(mask) & (mask >= 0)).all():
+        received = f"weights from {mask.min()} to {mask.max()}"
+        raise invalid("region", "finite weights from 0 on", received)
     return Target(
         _mean_over_mask,
-        [mask.astype(bool) if is_flag else mask],
+        [mask],
         output=output,
         keeps_units=True,
         mirroring="mask",
@@ -404,7 +409,9 @@ def _mean_over_mask(outputs, mask):
     scores = _scores(outputs)
     if mask.shape.rank not in (scores.shape.rank - 1, scores.shape.rank):
         expected = f"a mask of an output {_shown(scores)}, with or without its last axis"
-        raise invalid("region", expected, f"rank {mask.shape.rank}")
+        is_single = mask.shape.rank == scores.shape.rank - 2
+        hint = "One that is the same for all samples is `mask[None]`." if is_single else ""
+        raise invalid("region", expected, f"rank {mask.shape.rank}", hint)
     mask = mask[..., None] if mask.shape.rank < scores.shape.rank else mask
     if mask.shape[-1] not in (1, scores.shape[-1]):
         expected = f"one mask, or one for each of the {scores.shape[-1]} classes"

@@ -91,6 +91,16 @@ class Target:
             self.data = self.inner.data + self.data
         self._settle(before_activation)
 
+    def __repr__(self):
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        rows = [len(array) for array in (self.data or ())[self.num_inner :]]
+        own = zip(rows or [None] * len(self.own), self.own, strict=True)
+        shown = [name] + [f"{dtype} {(number, *shape)}" for number, (shape, dtype) in own]
+        shown += [f"{key}={value!r}" for key, value in self.settings.items()]
+        output = self.inner or self.output
+        shown += [] if output is None else [f"output={output!r}"]
+        return f"Target({', '.join(shown)})"
+
     def _settle(self, choice):
         """Note whether outputs are taken before their activation, and so whether values are."""
         inner = self.inner

@@ -228,7 +228,7 @@ def _traced(method):
 
 def test_other_data_of_the_same_shape_do_not_retrace():
     model, (method, traces) = _segmenter(), _traced("gradients")
-    others = [MASKS, ~MASKS, MASK, MASKS.astype(int)]
+    others = [MASKS, ~MASKS, MASK, MASKS[:, ::-1]]
     found = [ke.explain(method, model, IMAGES, output=targets.segment(m), **RAW) for m in others]
     assert len(traces) == 1
     assert np.abs(found[0][1] - found[1][1]).max() > 1e-3
@@ -847,7 +847,7 @@ BAD = [
     (_detector, targets.box_score(45), r"`output`.*below \(45,\).*45 to 45"),
     (_detector, targets.box_coordinate(label=4), r"`output`.*below \(4,\)"),
     (_segmenter, targets.segment(MASKS[:2]), "`output`.*each of the 3 samples.*2 rows"),
-    (_segmenter, targets.segment(MASKS[:, 0]), "`region`.*rank 2"),
+    (_segmenter, targets.segment(MASKS[:, 0]), r"`region`.*rank 2\. .*`mask\[None\]`"),
     (_segmenter, targets.segment(MASKS[..., None].repeat(2, -1)), "`region`.*4 classes.*2"),
     (_segmenter, targets.position(1), "`index`.*2 axes.*1 for"),
     (_segmenter, targets.position((1, 6)), r"`output`.*below \(6, 6\).*1 to 6"),
@@ -895,7 +895,9 @@ def test_what_does_not_fit_is_named(build, output, message):
     [
         (lambda: targets.segment("everything"), ValueError, "`region`.*predicted, all"),
         (lambda: targets.segment(np.full((3, 6, 6), 15)), ValueError, "`region`.*range"),
-        (lambda: targets.segment(-np.ones((3, 6, 6))), ValueError, "`region`"),
+        (lambda: targets.segment(MASKS.astype(int)), ValueError, "`region`.*range.*astype.bool"),
+        (lambda: targets.segment(-np.ones((3, 6, 6))), ValueError, "`region`.*finite weights"),
+        (lambda: targets.segment(np.full((3, 6), np.nan)), ValueError, "`region`.*finite weights"),
         (lambda: targets.segment(1), ValueError, "`region`"),
         (lambda: targets.position(0.5), ValueError, "`index`"),
         (lambda: targets.position(np.zeros((1, 1, 1), int)), ValueError, "`index`"),
@@ -923,6 +925,17 @@ def test_what_does_not_fit_is_named(build, output, message):
 def test_bad_arguments_of_targets_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_target_shows_what_it_is_made_of():
+    target = targets.contrast(3, 1, output=targets.segment(MASKS, output="scores"))
+    expected = (
+        "Target(_difference, int32 (1, 2), output=Target(_mean_over_mask, bool (3, 6, 6), "
+        "output='scores'))"
+    )
+    assert repr(target) == expected
+    assert repr(target.template()) == expected.replace("(1, ", "(None, ").replace("(3, ", "(None, ")
+    assert repr(targets.segment("all")) == "Target(_mean_over_region, region='all')"
 
 
 def test_a_target_of_ones_own_has_data():
