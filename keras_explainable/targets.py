@@ -6,6 +6,7 @@ first is explained by a copy with channels last, and it is the outputs of that o
 """
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -248,6 +249,8 @@ def similarity(reference, *, output=None):
     if reference.ndim not in (1, 2, 3):
         expected = "references (size,), (n, size) or (samples, n, size)"
         raise invalid("reference", expected, f"shape {reference.shape}")
+    if not np.isfinite(reference).all():
+        raise invalid("reference", "finite references", "NaN or infinite values")
     reference = reference.reshape(1, -1, reference.shape[-1]) if reference.ndim < 3 else reference
     return Target(_cosine, [reference], output=output, before_activation=False)
 
@@ -375,6 +378,9 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
     """
     if not (isinstance(loss, str) or callable(loss)):
         raise mistyped("loss", "a loss of `keras.losses`, its name, or a function", loss)
+    if inspect.isclass(loss):
+        hint = f"Call it, as in `{loss.__name__}()`."
+        raise mistyped("loss", "a loss, not its class", loss, hint)
     if isinstance(loss, str):
         keras.losses.get(loss)
     labels = np.asarray(labels)

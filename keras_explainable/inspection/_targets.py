@@ -17,6 +17,7 @@ MIRRORING = ("same", "mask", "refused")
 _DATA = "target_data_{}"
 # Samples in the trial run of a target, so that an axis that it puts first is not taken for them.
 _TRIAL = 3
+_MODULE = f"{__name__.partition('.')[0]}.targets"
 
 
 class Target:
@@ -67,6 +68,7 @@ class Target:
         if not callable(function):
             raise mistyped("function", "a function of outputs", function)
         one_of("mirroring", mirroring, MIRRORING)
+        _refuse_uncalled(output)
         encoded = [_encoded(array) for array in data]
         self.inner = output if isinstance(output, Target) else None
         self.function = function
@@ -185,13 +187,17 @@ class Target:
         more = {"activation": activation} if self.takes_activation else {}
         if self.takes_returned:
             more["returned"] = self._taken(returned, data, None, None, returned)
-        return self.function(taken, *data[self.num_inner :], **self.settings, **more)
+        own = data[self.num_inner :]
+        function = functools.partial(self.function, **self.settings, **more)
+        return _run(function, self.function, noted is not None, taken, *own)
 
     def _taken(self, outputs, data, activation, noted, returned):
         """Return what the function takes of outputs."""
         if self.inner:
             return self.inner(outputs, data[: self.num_inner], activation, noted, returned)
-        return self.output(outputs) if _is_function(self.output) else outputs
+        if _is_function(self.output):
+            return _run(self.output, self.output, noted is not None, outputs)
+        return outputs
 
 
 class Splice(NamedTuple):
@@ -236,6 +242,7 @@ def as_target(outputs):
     """Return the target that an argument `outputs` stands for, or `None`."""
     if isinstance(outputs, Target):
         return outputs
+    _refuse_uncalled(outputs)
     return Target(outputs, before_activation=False) if _is_function(outputs) else None
 
 
@@ -332,6 +339,42 @@ def _tried(run, flat, specification):
         expected = "a function of the outputs of the model, which depends on one at least"
         raise invalid("outputs", expected, "one that doesn't")
     return found, tuple(limits)
+
+
+def _run(function, named, is_trial, outputs, *data):
+    """Run a function of outputs, of which a trial run tells how it failed."""
+    if not is_trial or getattr(named, "__module__", None) == _MODULE:
+        return function(outputs, *data)
+    try:
+        return function(outputs, *data)
+    except Exception as error:
+        shapes = keras.tree.map_structure(_Shape.of, outputs)
+        name = getattr(named, "__name__", type(named).__name__)
+        received = f"{name!r}, which failed with {type(error).__name__}: {error}"
+        raise invalid("outputs", f"a function that takes {shapes}", received) from error
+
+
+class _Shape(NamedTuple):
+    """Type and shape of a tensor, without the axis of samples."""
+
+    dtype: str
+    shape: tuple
+
+    @classmethod
+    def of(cls, value):
+        return cls(value.dtype.name, tuple(value.shape)[1:]) if tf.is_tensor(value) else value
+
+    def __repr__(self):
+        return f"{self.dtype} ({', '.join(['batch', *map(str, self.shape)])})"
+
+
+def _refuse_uncalled(output):
+    """Refuse a function that makes targets in place of one that it makes."""
+    is_class = isinstance(output, type) and issubclass(output, Target)
+    if is_class or (_is_function(output) and getattr(output, "__module__", None) == _MODULE):
+        name = output.__name__
+        hint = f"Call it, as in `output=ke.targets.{name}(...)`."
+        raise invalid("output", "a target", f"the function {name!r} that makes one", hint)
 
 
 def _common(activations):

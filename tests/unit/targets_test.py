@@ -881,6 +881,23 @@ BAD = [
     (_classifier, targets.similarity(np.ones(7)), "`reference`.*4 values.*7 values"),
     (lambda: _classifier(None), targets.probability(), "`activation`.*ends in none"),
     (_segmenter, None, r"ke.targets"),
+    (_segmenter, targets.segment, r"`output`.*'segment' that makes one.*ke.targets.segment\("),
+    (_segmenter, targets.Target, r"`output`.*'Target' that makes one"),
+    (
+        _detector,
+        lambda o: o["logits"],
+        r"`output`.*cls_logits': float32 \(batch, 45, 4\).*'<lambda>'.*KeyError: 'logits'",
+    ),
+    (
+        _detector,
+        targets.values(output=lambda o: o.missing),
+        r"`output`.*cls_logits': float32 \(batch, 45, 4\).*AttributeError",
+    ),
+    (
+        _classifier,
+        targets.Target(lambda o, d: o @ d, [np.ones((1, 3, 2))], before_activation=False),
+        r"`output`.*takes float32 \(batch, 4\).*'<lambda>', which failed with",
+    ),
 ]
 
 
@@ -888,6 +905,12 @@ BAD = [
 def test_what_does_not_fit_is_named(build, output, message):
     with pytest.raises(ValueError, match=message):
         ke.gradients(build(), IMAGES, output=output)
+
+
+def test_an_error_in_a_function_is_the_cause_of_what_is_raised():
+    with pytest.raises(ValueError, match="ZeroDivisionError") as raised:
+        ke.gradients(_classifier(), IMAGES, output=lambda o: o / 0 if 1 // 0 else o)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize(
@@ -911,6 +934,9 @@ def test_what_does_not_fit_is_named(build, output, message):
         (lambda: targets.loss(1, "no_loss"), ValueError, "no_loss"),
         (lambda: targets.loss([0.5, 1]), ValueError, "`labels`.*integers"),
         (lambda: targets.loss([np.nan, 1]), ValueError, "`labels`.*integers"),
+        (lambda: targets.contrast(0, 1, output=targets.segment), ValueError, "`output`.*'segment'"),
+        (lambda: targets.similarity([1.0, np.nan]), ValueError, "`reference`.*finite"),
+        (lambda: targets.loss(1, keras.losses.Huber), TypeError, r"`loss`.*class.*`Huber\(\)`"),
         (lambda: targets.loss(1, 7), TypeError, "`loss`"),
         (
             lambda: targets.loss(1, before_activation=True, output=VECTOR_OF_COSINES),
