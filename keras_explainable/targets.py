@@ -353,9 +353,9 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
             row per sample, as `keras.Model.fit` takes it, which also gives `(samples,)` the axis of
             outputs `(batch, 1)`.
         loss: name of a loss in `keras.losses`, a `keras.losses.Loss`, or a function
-            `(labels, outputs)`. It is taken per sample, as the mean of what is left of other axes.
-            Outputs `(batch,)` are taken as `(batch, 1)`.
-            Defaults to "sparse_categorical_crossentropy".
+            `(labels, outputs)`. Keep an object or a function in a variable: a new one is compiled
+            again. It is taken per sample, as the mean of what is left of other axes. Outputs
+            `(batch,)` are taken as `(batch, 1)`. Defaults to "sparse_categorical_crossentropy".
         before_activation: whether the loss takes outputs before their last activation, as one with
             `from_logits=True` does. It holds for a target in `output` too. Defaults to False.
         output: as in `segment`.
