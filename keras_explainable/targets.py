@@ -1,10 +1,12 @@
 """What is explained, where it is not an output as it is: `output=ke.targets.segment()`.
 
 A target makes values `(batch, units)` of what a model returns, and `y` chooses among its units. Any
-function of the outputs, in the structure that the model returns, is one too.
+function of the outputs, in the structure that the model returns, is one too. A model with channels
+first is explained by a copy with channels last, and it is the outputs of that one that are given.
 """
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -31,8 +33,9 @@ def segment(region="predicted", *, output=None):
     Args:
         region: "predicted" for the positions where the class is the highest of all, for each class
             by itself, or, of a single class, where its score is positive; "all"; or a mask,
-            `(samples, *positions)` or `(samples, *positions, classes)`, booleans or weights from 0
-            on, in a single row if it is the same for all samples. A mask of another size than the
+            `(samples, *positions)` or `(samples, *positions, classes)`, booleans or floats from 0
+            on as weights, in a single row if it is the same for all samples. Integers, which could
+            be classes, are refused. A mask of another size than the
             output, such as that of the image, counts a position by the share of it that is covered.
             The predicted region is that of each input that a method makes.
         output: which output, as `inspection.expose` takes it, a function that picks it out of
@@ -64,17 +67,21 @@ def segment(region="predicted", *, output=None):
         return Target(_mean_over_region, output=output, keeps_units=True, region=region)
     mask = np.asarray(region)
     is_weight = np.issubdtype(mask.dtype, np.floating)
-    is_flag = mask.dtype == bool or (
-        np.issubdtype(mask.dtype, np.integer) and set(np.unique(mask)) <= {0, 1}
-    )
-    if mask.ndim < 2 or not (is_flag or (is_weight and mask.min(initial=0) >= 0)):
-        expected = f"{', '.join(map(repr, REGIONS))}, or a mask (samples, *positions) of booleans"
+    if mask.ndim < 2 or not (mask.dtype == bool or is_weight):
+        names = ", ".join(map(repr, REGIONS))
+        expected = f"{names}, or a mask (samples, *positions) of booleans or weights"
         received = f"{mask.dtype} {mask.shape}" if mask.ndim else repr(region)
-        hint = "A map of classes becomes one with `classes[..., None] == range(num_classes)`."
+        hint = (
+            "A map of classes becomes one with `classes[..., None] == range(num_classes)`, and "
+            "zeros and ones do with `mask.astype(bool)`."
+        )
         raise invalid("region", expected, received, hint)
+    if is_weight and not (np.isfinite(mask) & (mask >= 0)).all():
+        received = f"weights from {mask.min()} to {mask.max()}"
+        raise invalid("region", "finite weights from 0 on", received)
     return Target(
         _mean_over_mask,
-        [mask.astype(bool) if is_flag else mask],
+        [mask],
         output=output,
         keeps_units=True,
         mirroring="mask",
@@ -199,7 +206,14 @@ def probability(activation=None, *, log=False, output=None):
     """
     if activation is not None:
         keras.activations.get(activation)
-    return Target(_probability, output=output, takes_activation=True, chosen=activation, log=log)
+    return Target(
+        _probability,
+        output=output,
+        before_activation=True,
+        takes_activation=True,
+        chosen=activation,
+        log=log,
+    )
 
 
 def similarity(reference, *, output=None):
@@ -207,7 +221,8 @@ def similarity(reference, *, output=None):
 
     .. math:: \ell_n = \frac{e \cdot r_n}{\lVert e \rVert \lVert r_n \rVert}
 
-    The embedding is taken as the model returns it, its last activation included.
+    The embedding is taken as the model returns it, its last activation included, also by a target
+    in `output`.
 
     Args:
         reference: `(size,)`, one for all samples; `(n, size)`, several for all samples, each a
@@ -234,19 +249,22 @@ def similarity(reference, *, output=None):
     if reference.ndim not in (1, 2, 3):
         expected = "references (size,), (n, size) or (samples, n, size)"
         raise invalid("reference", expected, f"shape {reference.shape}")
+    if not np.isfinite(reference).all():
+        raise invalid("reference", "finite references", "NaN or infinite values")
     reference = reference.reshape(1, -1, reference.shape[-1]) if reference.ndim < 3 else reference
     return Target(_cosine, [reference], output=output, before_activation=False)
 
 
 def box_score(anchor="argmax", *, scores="cls_logits", output=None):
-    """Explain the class scores of a box of a detector.
+    """Explain the class scores of a box of a detector, before their activation.
 
     Args:
-        anchor: which box: "argmax" for the one with the highest score, for each class by itself and
-            for each input that a method makes; or an index, or indices `(samples,)`.
+        anchor: which box: "argmax" for the one with the highest score that the model returns, after
+            an activation such as softmax, for each class by itself and for each input that a method
+            makes; or an index, or indices `(samples,)`.
         scores: where the scores `(batch, boxes, classes)` are in what the model returns: a key, an
-            index, or a function of the outputs. Defaults to "cls_logits", as RetinaNet of KerasHub
-            has it. `None` stands for a model that returns nothing else.
+            index, or a function of the outputs. Defaults to "cls_logits", the key of
+            KerasHub's RetinaNet. `None` stands for a model that returns nothing else.
         output: as in `segment`, before `scores` are picked. Defaults to all outputs.
 
     Returns:
@@ -269,7 +287,7 @@ def box_score(anchor="argmax", *, scores="cls_logits", output=None):
     arguments = {"output": output, "keeps_units": True, "scores": scores}
     if isinstance(anchor, str):
         one_of("anchor", anchor, ("argmax",))
-        return Target(_highest_score, **arguments)
+        return Target(_highest_score, takes_returned=True, **arguments)
     return Target(
         _score_of_box,
         [_one_each("anchor", anchor)],
@@ -284,12 +302,14 @@ def box_coordinate(
 ):
     """Explain the coordinates of a box of a detector, as the model returns them.
 
+    An activation that they end in, such as the sigmoid of relative coordinates, is included.
+
     Args:
         anchor: as in `box_score`.
         label: class whose highest score tells the box with "argmax": an integer, or integers
             `(samples,)`. Defaults to the highest score of all classes.
         boxes: where the boxes `(batch, boxes, 4)` are, as `scores` in `box_score`. Defaults to
-            "bbox_regression", as RetinaNet of KerasHub has it.
+            "bbox_regression", the key of KerasHub's RetinaNet.
         scores: as in `box_score`; looked at with "argmax" only.
         output: as in `box_score`.
 
@@ -311,7 +331,7 @@ def box_coordinate(
         >>> logits.shape
         (2, 4)
     """
-    arguments = {"output": output, "mirroring": "refused", "boxes": boxes}
+    arguments = {"output": output, "mirroring": "refused", "boxes": boxes, "takes_returned": True}
     if not isinstance(anchor, str):
         if label is not None:
             raise invalid("label", "`None`, as `anchor` tells the box", repr(label))
@@ -330,19 +350,22 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
 
     Args:
         labels: what the loss compares outputs with: a label for all samples, or an array with one
-            row per sample, as `keras.Model.fit` takes it.
+            row per sample, as `keras.Model.fit` takes it, which also gives `(samples,)` the axis of
+            outputs `(batch, 1)`.
         loss: name of a loss in `keras.losses`, a `keras.losses.Loss`, or a function
-            `(labels, outputs)`. It is taken per sample, as the mean of what is left of other axes.
-            Defaults to "sparse_categorical_crossentropy".
+            `(labels, outputs)`. Keep an object or a function in a variable: a new one is compiled
+            again. It is taken per sample, as the mean of what is left of other axes. Outputs
+            `(batch,)` are taken as `(batch, 1)`. Defaults to "sparse_categorical_crossentropy".
         before_activation: whether the loss takes outputs before their last activation, as one with
-            `from_logits=True` does. Defaults to False.
+            `from_logits=True` does. It holds for a target in `output` too. Defaults to False.
         output: as in `segment`.
 
     Returns:
         a `Target` of one unit.
 
     Raises:
-        ValueError: if there is no such loss.
+        ValueError: if there is no such loss, the labels of a sparse one are no integers, or
+            `output` settles `before_activation` otherwise.
         TypeError: if `loss` is something else.
 
     Example:
@@ -355,11 +378,16 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
     """
     if not (isinstance(loss, str) or callable(loss)):
         raise mistyped("loss", "a loss of `keras.losses`, its name, or a function", loss)
+    if inspect.isclass(loss):
+        hint = f"Call it, as in `{loss.__name__}()`."
+        raise mistyped("loss", "a loss, not its class", loss, hint)
     if isinstance(loss, str):
         keras.losses.get(loss)
     labels = np.asarray(labels)
     labels = labels[None] if labels.ndim == 0 else labels
-    is_sparse = "sparse" in str(loss).lower()
+    is_sparse = _is_sparse(loss)
+    if is_sparse:
+        labels = _classes(labels)
     return Target(
         _loss,
         [labels],
@@ -367,7 +395,7 @@ def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=Fa
         before_activation=before_activation,
         # Labels of positions.
         mirroring="refused" if labels.ndim > (1 if is_sparse else 2) else "same",
-        limits=_unit_limits if is_sparse and labels.ndim == 1 else None,
+        limits=functools.partial(_class_limits, ignored=_ignored(loss)) if is_sparse else None,
         loss=loss,
     )
 
@@ -387,7 +415,9 @@ def _mean_over_mask(outputs, mask):
     scores = _scores(outputs)
     if mask.shape.rank not in (scores.shape.rank - 1, scores.shape.rank):
         expected = f"a mask of an output {_shown(scores)}, with or without its last axis"
-        raise invalid("region", expected, f"rank {mask.shape.rank}")
+        is_single = mask.shape.rank == scores.shape.rank - 2
+        hint = "One that is the same for all samples is `mask[None]`." if is_single else ""
+        raise invalid("region", expected, f"rank {mask.shape.rank}", hint)
     mask = mask[..., None] if mask.shape.rank < scores.shape.rank else mask
     if mask.shape[-1] not in (1, scores.shape[-1]):
         expected = f"one mask, or one for each of the {scores.shape[-1]} classes"
@@ -480,24 +510,27 @@ def _score_of_box(outputs, anchor, scores):
     return tf.gather(_picked(outputs, "scores", scores), anchor, axis=1, batch_dims=1)
 
 
-def _highest_score(outputs, scores):
+def _highest_score(outputs, scores, returned):
+    # A softmax over classes doesn't keep the order of boxes.
+    highest = tf.argmax(_picked(returned, "scores", scores), axis=1)
     scores = _picked(outputs, "scores", scores)
     # The maximum would share its gradient out among boxes that tie.
-    chosen = tf.one_hot(tf.argmax(scores, axis=1), tf.shape(scores)[1], axis=1, dtype=scores.dtype)
+    chosen = tf.one_hot(highest, tf.shape(scores)[1], axis=1, dtype=scores.dtype)
     return tf.reduce_sum(scores * chosen, axis=1)
 
 
-def _box(outputs, anchor, boxes):
-    return tf.gather(_picked(outputs, "boxes", boxes), anchor, axis=1, batch_dims=1)
+def _box(outputs, anchor, boxes, returned):
+    del outputs  # Coordinates have no logits to explain.
+    return tf.gather(_picked(returned, "boxes", boxes), anchor, axis=1, batch_dims=1)
 
 
-def _highest_box(outputs, label=None, *, boxes, scores):
-    scores = _picked(outputs, "scores", scores)
+def _highest_box(outputs, label=None, *, boxes, scores, returned):
+    scores = _picked(returned, "scores", scores)
     if label is None:
         scores = tf.reduce_max(scores, axis=-1)
     else:
         scores = tf.gather(scores, label, axis=2, batch_dims=1)
-    return _box(outputs, tf.argmax(scores, axis=1), boxes)
+    return _box(outputs, tf.argmax(scores, axis=1), boxes, returned)
 
 
 def _box_limits(outputs, key):
@@ -511,14 +544,62 @@ def _label_limits(outputs, key):
 
 def _loss(outputs, labels, loss):
     predictions = _one_tensor(outputs)
+    predictions = predictions[:, None] if predictions.shape.rank == 1 else predictions
+    if not _is_sparse(loss):
+        labels = _like(predictions, labels, loss)
     found = keras.losses.get(loss) if isinstance(loss, str) else loss
     # The method takes no mean over samples, which calling the loss does.
     found = found.call if isinstance(found, keras.losses.Loss) else found
     losses = tf.convert_to_tensor(found(labels, predictions))
-    if losses.shape.rank == 0:
-        raise invalid("loss", "a loss with one value per sample", "a mean over samples")
+    size = predictions.shape[0]
+    if losses.shape.rank == 0 or (size and losses.shape[0] != size):
+        received = f"shape {tuple(losses.shape)} for {size or 'all'} samples"
+        raise invalid("loss", "a loss with one value per sample", received)
     axes = tuple(range(1, losses.shape.rank))
     return tf.reduce_mean(losses, axes)[:, None] if axes else losses[:, None]
+
+
+def _like(predictions, labels, loss):
+    """Bring labels to the rank and type of predictions, as `keras.Model.fit` does."""
+    rank = predictions.shape.rank
+    if labels.shape.rank == rank - 1 and predictions.shape[-1] == 1:
+        labels = labels[..., None]
+    elif labels.shape.rank == rank + 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.shape.rank == rank:
+        is_class = labels.dtype.is_integer and labels.shape[-1] != predictions.shape[-1]
+        return labels if is_class else tf.cast(labels, predictions.dtype)
+    # A function may take integers as classes; anything else would set samples against each other.
+    own = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+    is_known = isinstance(loss, str) or str(getattr(own, "__module__", "")).startswith("keras.")
+    if is_known or not labels.dtype.is_integer:
+        expected = f"labels of the shape of the output {_shown(predictions)}"
+        raise invalid("labels", expected, _shown(labels))
+    return labels
+
+
+def _classes(labels):
+    """Return labels of a sparse loss as integers."""
+    if labels.dtype.kind not in "bf":
+        return labels
+    found = labels.astype("int32") if np.isfinite(labels).all() else np.zeros_like(labels) - 1
+    if (found != labels).any():
+        raise invalid("labels", "integers for a sparse loss", f"{labels.dtype} {labels.shape}")
+    return found
+
+
+def _ignored(loss):
+    """Return the class that a sparse loss ignores, as a list, which is empty without one."""
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    return [] if config.get("ignore_class") is None else [config["ignore_class"]]
+
+
+def _class_limits(outputs, ignored):
+    return [((0,), (_one_tensor(outputs).shape[-1],), *ignored)]
+
+
+def _is_sparse(loss):
+    return "sparse" in str(loss).lower()
 
 
 def _picked(outputs, argument, key):
@@ -561,7 +642,7 @@ def _one_tensor(outputs):
 
 
 def _shown(tensor):
-    return f"(batch, {', '.join(map(str, tensor.shape[1:]))})"
+    return f"({', '.join(['batch', *map(str, tensor.shape[1:])])})"
 
 
 def _integers(argument, value):

@@ -446,6 +446,7 @@ def explain(
         output: which output is explained, for a model with several: index, name or endpoint.
             Defaults to the first, with a warning. Also a function from the outputs, as the model
             returns them, to `(batch, units)`, or one of `ke.targets`, whose units `y` chooses then.
+            Of a model with channels first it gets the outputs with channels last.
             Keep a function in a variable, as for `postprocessing`.
         batch_size: samples per step, for arrays. Defaults to 32.
         steps: number of batches to explain. Defaults to all.

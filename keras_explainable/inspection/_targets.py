@@ -17,10 +17,13 @@ MIRRORING = ("same", "mask", "refused")
 _DATA = "target_data_{}"
 # Samples in the trial run of a target, so that an axis that it puts first is not taken for them.
 _TRIAL = 3
+_MODULE = f"{__name__.partition('.')[0]}.targets"
 
 
 class Target:
     """A function from the outputs of a model to values `(batch, units)`, which are explained.
+
+    Outputs of a model with channels first are those of its copy with channels last.
 
     Its data become inputs of the exposed model, so that other data of the same shape and type are
     explained by the step that was compiled for the first ones.
@@ -31,8 +34,8 @@ class Target:
         output: what the function takes: `None` for all outputs, in the structure that the model
             returns; one output or layer, as `inspection.expose` takes it; what a function picks out
             of that structure; or the values of another target.
-        before_activation: whether outputs are taken before their last activation, one by one.
-            Defaults to True.
+        before_activation: whether outputs are taken before their last activation, one by one, also
+            by the target in `output`. Defaults to what that one takes, or to True.
         mirroring: what holds for mirrored and resized images: "same" where the data say nothing of
             places, "mask" where their axes after the first are positions, and are mirrored too, or
             "refused". Defaults to "same".
@@ -40,9 +43,11 @@ class Target:
             turns values into probabilities. Defaults to False, for which values count as they are.
         limits: function from the outputs that `function` takes to a list of one pair, or none: the
             lowest values that the columns of the first of `data` may have, and what they stay
-            below.
+            below. Values that follow these two are allowed all the same.
         takes_activation: whether the function has a keyword `activation`, the function that was
             left out of the output, or `None`.
+        takes_returned: whether the function has a keyword `returned`, the same outputs as the model
+            returns them, after their activations.
         **settings: keyword arguments of the function.
     """
 
@@ -52,23 +57,26 @@ class Target:
         data=(),
         *,
         output=None,
-        before_activation=True,
+        before_activation=None,
         mirroring="same",
         keeps_units=False,
         limits=None,
         takes_activation=False,
+        takes_returned=False,
         **settings,
     ):
         if not callable(function):
             raise mistyped("function", "a function of outputs", function)
         one_of("mirroring", mirroring, MIRRORING)
+        _refuse_uncalled(output)
         encoded = [_encoded(array) for array in data]
         self.inner = output if isinstance(output, Target) else None
         self.function = function
         self.output = None if self.inner else output
-        self.before_activation = before_activation
         self.keeps_units = keeps_units
         self.takes_activation = takes_activation
+        self.takes_returned = takes_returned
+        self.needs_returned = takes_returned or bool(self.inner and self.inner.needs_returned)
         self.limits = limits
         self.settings = settings
         self.own = tuple((array.shape[1:], dtype) for array, dtype in encoded)
@@ -77,12 +85,39 @@ class Target:
         self.data = tuple(array for array, _ in encoded)
         self.num_inner = 0
         if self.inner:
-            self.output, self.before_activation = self.inner.output, self.inner.before_activation
+            self.output = self.inner.output
             self.mirrored = self.inner.mirrored + self.mirrored
             self.is_fixed = self.is_fixed or self.inner.is_fixed
             self.keeps_units = keeps_units and self.inner.keeps_units
             self.num_inner = len(self.inner.data)
             self.data = self.inner.data + self.data
+        self._settle(before_activation)
+
+    def __repr__(self):
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        rows = [len(array) for array in (self.data or ())[self.num_inner :]]
+        own = zip(rows or [None] * len(self.own), self.own, strict=True)
+        shown = [name] + [f"{dtype} {(number, *shape)}" for number, (shape, dtype) in own]
+        shown += [f"{key}={value!r}" for key, value in self.settings.items()]
+        output = self.inner or self.output
+        shown += [] if output is None else [f"output={output!r}"]
+        return f"Target({', '.join(shown)})"
+
+    def _settle(self, choice):
+        """Note whether outputs are taken before their activation, and so whether values are."""
+        inner = self.inner
+        given = inner.gives_before if inner else None
+        if choice is not None and given not in (None, choice):
+            received = f"one of values {'before' if given else 'after'} it"
+            expected = f"a target of values {'before' if choice else 'after'} the activation"
+            raise invalid("output", expected, received)
+        # A target that turns logits into probabilities by itself still takes logits.
+        self.choice = choice if inner is None or inner.choice is None else inner.choice
+        self.before_activation = self.choice is not False
+        # Nothing, where a target of this one may choose.
+        self.gives_before = self.choice if given is None else given
+        if (self.takes_activation or self.takes_returned) and not self.keeps_units:
+            self.gives_before = False
 
     @property
     def takes_all(self):
@@ -122,13 +157,16 @@ class Target:
 
     def check(self, limits):
         """Refuse data that are out of the range that outputs have, as `Splice.limits` tells it."""
-        for number, lowest, highest in limits:
-            array = self.data[number]
-            if (array < lowest).any() or (array >= highest).any():
+        for number, lowest, highest, *exempt in limits:
+            array, (_, kind) = self.data[number], self.specification[number]
+            array = array.view("float32") if kind == "float32" else array
+            is_outside = (array < lowest) | (array >= highest)
+            if (is_outside & ~np.isin(array, exempt)).any():
+                allowed = f", or {', '.join(map(str, exempt))}" if exempt else ""
                 received = f"{array.min()} to {array.max()}"
-                raise invalid("output", f"indices below {tuple(highest)}", received)
+                raise invalid("output", f"indices below {tuple(highest)}{allowed}", received)
 
-    def __call__(self, outputs, data=(), activation=None, noted=None):
+    def __call__(self, outputs, data=(), activation=None, noted=None, returned=None):
         """Return the values.
 
         Args:
@@ -136,18 +174,30 @@ class Target:
             data: list of tensors.
             activation: what was left out of the outputs, or `None`.
             noted: list that ranges of the data are added to, as in `Splice.limits`.
+            returned: the outputs after their activations, in the same structure. Defaults to
+                `outputs`.
 
         Returns:
             tensor `(batch, units)`.
         """
-        if self.inner:
-            outputs = self.inner(outputs, data[: self.num_inner], activation, noted)
-        elif _is_function(self.output):
-            outputs = self.output(outputs)
+        returned = outputs if returned is None else returned
+        taken = self._taken(outputs, data, activation, noted, returned)
         if noted is not None and self.limits:
-            noted.extend((self.num_inner, *found) for found in self.limits(outputs))
+            noted.extend((self.num_inner, *found) for found in self.limits(taken))
         more = {"activation": activation} if self.takes_activation else {}
-        return self.function(outputs, *data[self.num_inner :], **self.settings, **more)
+        if self.takes_returned:
+            more["returned"] = self._taken(returned, data, None, None, returned)
+        own = data[self.num_inner :]
+        function = functools.partial(self.function, **self.settings, **more)
+        return _run(function, self.function, noted is not None, taken, *own)
+
+    def _taken(self, outputs, data, activation, noted, returned):
+        """Return what the function takes of outputs."""
+        if self.inner:
+            return self.inner(outputs, data[: self.num_inner], activation, noted, returned)
+        if _is_function(self.output):
+            return _run(self.output, self.output, noted is not None, outputs)
+        return outputs
 
 
 class Splice(NamedTuple):
@@ -159,8 +209,8 @@ class Splice(NamedTuple):
         indices: what numbers they have among those given.
         data: symbolic inputs for the data.
         activation: what turns its values into probabilities, or `None`.
-        limits: triples of the number of an array of the data, and the lowest values that its
-            columns may have, and what they stay below.
+        limits: tuples of the number of an array of the data, the lowest values that its columns may
+            have, what they stay below, and values that are allowed all the same.
         mirrored: whether each of the data is mirrored where images are.
         is_fixed: whether images can't be mirrored or resized.
     """
@@ -192,6 +242,7 @@ def as_target(outputs):
     """Return the target that an argument `outputs` stands for, or `None`."""
     if isinstance(outputs, Target):
         return outputs
+    _refuse_uncalled(outputs)
     return Target(outputs, before_activation=False) if _is_function(outputs) else None
 
 
@@ -218,7 +269,11 @@ def splice(target, structure, activations):
         outputs = keras.tree.pack_sequence_as(skeleton, tensors)
         pairs = zip(data, specification, strict=True)
         decoded = [_decoded(array, kind) for array, (_, kind) in pairs]
-        return target(outputs, decoded, activation, noted)
+        returned = None
+        if target.needs_returned:
+            after = [t if f is None else f(t) for t, f in zip(tensors, activations, strict=True)]
+            returned = keras.tree.pack_sequence_as(skeleton, after)
+        return target(outputs, decoded, activation, noted, returned)
 
     used, limits = _tried(run_on, flat, specification)
     left_out = _common([activations[i] for i in used])
@@ -284,6 +339,42 @@ def _tried(run, flat, specification):
         expected = "a function of the outputs of the model, which depends on one at least"
         raise invalid("outputs", expected, "one that doesn't")
     return found, tuple(limits)
+
+
+def _run(function, named, is_trial, outputs, *data):
+    """Run a function of outputs, of which a trial run tells how it failed."""
+    if not is_trial or getattr(named, "__module__", None) == _MODULE:
+        return function(outputs, *data)
+    try:
+        return function(outputs, *data)
+    except Exception as error:
+        shapes = keras.tree.map_structure(_Shape.of, outputs)
+        name = getattr(named, "__name__", type(named).__name__)
+        received = f"{name!r}, which failed with {type(error).__name__}: {error}"
+        raise invalid("outputs", f"a function that takes {shapes}", received) from error
+
+
+class _Shape(NamedTuple):
+    """Type and shape of a tensor, without the axis of samples."""
+
+    dtype: str
+    shape: tuple
+
+    @classmethod
+    def of(cls, value):
+        return cls(value.dtype.name, tuple(value.shape)[1:]) if tf.is_tensor(value) else value
+
+    def __repr__(self):
+        return f"{self.dtype} ({', '.join(['batch', *map(str, self.shape)])})"
+
+
+def _refuse_uncalled(output):
+    """Refuse a function that makes targets in place of one that it makes."""
+    is_class = isinstance(output, type) and issubclass(output, Target)
+    if is_class or (_is_function(output) and getattr(output, "__module__", None) == _MODULE):
+        name = output.__name__
+        hint = f"Call it, as in `output=ke.targets.{name}(...)`."
+        raise invalid("output", "a target", f"the function {name!r} that makes one", hint)
 
 
 def _common(activations):

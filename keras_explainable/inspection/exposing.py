@@ -121,7 +121,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
         outputs: which output the logits are of: its index among the outputs of the model, its name,
             or an endpoint. `None` takes the only output, or the first one with a warning. A
             function of the outputs that returns `(batch, units)`, or a target (`ke.targets`), gives
-            what takes the place of logits; the data of a target are further inputs.
+            what takes the place of logits; the data of a target are further inputs. They get the
+            outputs of a model with channels first with channels last.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
             know.
         reshape: how tokens of an image, activations `(batch, tokens, channels)`, are arranged as

@@ -228,7 +228,7 @@ def _traced(method):
 
 def test_other_data_of_the_same_shape_do_not_retrace():
     model, (method, traces) = _segmenter(), _traced("gradients")
-    others = [MASKS, ~MASKS, MASK, MASKS.astype(int)]
+    others = [MASKS, ~MASKS, MASK, MASKS[:, ::-1]]
     found = [ke.explain(method, model, IMAGES, output=targets.segment(m), **RAW) for m in others]
     assert len(traces) == 1
     assert np.abs(found[0][1] - found[1][1]).max() > 1e-3
@@ -344,6 +344,59 @@ def test_boxes_are_explained(name):
         np.testing.assert_allclose(maps[..., 0], expected, rtol=1e-4, atol=1e-6)
 
 
+def _transformer_detector():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Reshape((36, 8))(x)
+    scores = layers.Dense(CLASSES, kernel_initializer=keras.initializers.RandomNormal(0, 2))(x)
+    boxes = layers.Dense(4, activation="sigmoid", kernel_initializer="he_normal")(x)
+    return keras.Model(inputs, {"scores": layers.Softmax()(scores), "boxes": boxes})
+
+
+class SubclassedDetector(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = _transformer_detector()
+
+    def call(self, inputs):
+        return self.inner(tf.reverse(tf.reverse(inputs, [1]), [1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `build..` method:UserWarning")
+@pytest.mark.parametrize("build", [_transformer_detector, SubclassedDetector])
+def test_boxes_are_chosen_and_explained_as_the_model_returns_them(build):
+    keras.utils.set_random_seed(1)
+    model = build()
+    outputs = model.predict(IMAGES, verbose=0)
+    probabilities, boxes, rows = outputs["scores"], outputs["boxes"], np.arange(3)
+    inner = getattr(model, "inner", model)
+    logits = next(
+        keras.Model(inner.inputs, layer.input).predict(IMAGES, verbose=0)
+        for layer in inner.layers
+        if isinstance(layer, layers.Softmax)
+    )
+    highest = probabilities.argmax(1)
+    # Logits alone would choose other boxes.
+    assert (highest != logits.argmax(1)).any()
+    found, _ = ke.gradients(model, IMAGES, output=targets.box_score(scores="scores"))
+    np.testing.assert_allclose(found, np.take_along_axis(logits, highest[:, None], 1)[:, 0], 1e-4)
+    keys = {"boxes": "boxes", "scores": "scores"}
+    cases = [(None, probabilities.max(-1).argmax(1))]
+    cases += [(label, highest[:, label]) for label in range(CLASSES)]
+    for label, anchors in cases:
+        target = targets.box_coordinate(label=label, **keys)
+        found, _ = ke.gradients(model, IMAGES, output=target)
+        np.testing.assert_allclose(found, boxes[rows, anchors], rtol=1e-4)
+    indices = np.stack([rows, [7, 0, 30], [2] * 3], 1)
+    expected, values = _gradients_of(model, lambda o: tf.gather_nd(o["boxes"], indices))
+    target = targets.box_coordinate([7, 0, 30], boxes="boxes")
+    found, maps = ke.gradients(model, IMAGES, 2, output=target, **RAW)
+    np.testing.assert_allclose(found[:, 0], values, rtol=1e-4)
+    np.testing.assert_allclose(maps[..., 0], expected, rtol=1e-3, atol=1e-6)
+    target = targets.loss(boxes + 1, "mse", output=lambda o: o["boxes"])
+    np.testing.assert_allclose(ke.gradients(model, IMAGES, output=target)[0], 1, rtol=1e-4)
+
+
 def test_every_level_that_scores_a_box_is_explained():
     model = _detector()
     exposed = ke.inspection.expose(model, outputs=targets.box_score())
@@ -374,6 +427,20 @@ def test_a_function_takes_outputs_as_the_model_returns_them(kind):
     mean = np.einsum("bhwcu,bu->bhwc", jacobian, probabilities)
     expected = 2 * probabilities[:, None, None, None, 1] * (jacobian[..., 1] - mean)
     np.testing.assert_allclose(maps[..., 0], np.abs(expected).max(-1), rtol=1e-3, atol=1e-6)
+
+
+def test_functions_get_outputs_of_models_with_channels_first_with_channels_last():
+    last = _segmenter(None)
+    x = inputs = keras.Input((3, 6, 6))
+    for layer in last.layers[1:]:
+        x = layers.Conv2D.from_config(layer.get_config() | {"data_format": "channels_first"})(x)
+    first = keras.Model(inputs, x)
+    first.set_weights(last.get_weights())
+    assert first.output_shape == (None, CLASSES, 6, 6)
+    images = IMAGES.transpose(0, 3, 1, 2)
+    for target in (lambda o: o[:, 2, 5], targets.Target(lambda o: o[:, 2, 5])):
+        found, _ = ke.gradients(first, images, output=target)
+        np.testing.assert_allclose(found, last(IMAGES)[:, 2, 5], rtol=1e-4, atol=1e-5)
 
 
 def test_values_of_any_shape_are_units():
@@ -655,6 +722,72 @@ def test_losses_of_all_forms():
     np.testing.assert_allclose(found[:, 0], np.mean(expected, (1, 2)), rtol=1e-4)
 
 
+def test_sparse_losses_take_integral_labels_and_ignore_a_class():
+    model = _classifier()
+    expected, _ = ke.gradients(model, IMAGES, output=targets.loss([1, 3, 0]))
+    found, _ = ke.gradients(model, IMAGES, output=targets.loss([1.0, 3.0, 0.0]))
+    np.testing.assert_array_equal(found, expected)
+    grid, classes = _segmenter(), _random.integers(0, CLASSES, (3, 6, 6))
+    losses = keras.losses.sparse_categorical_crossentropy(classes, grid(IMAGES)).numpy()
+    ignored = _random.integers(0, 2, (3, 6, 6)) > 0
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+    target = targets.loss(np.where(ignored, 255, classes), loss)
+    found, _ = ke.gradients(grid, IMAGES, output=target)
+    np.testing.assert_allclose(found[:, 0], (losses * ~ignored).mean((1, 2)), rtol=1e-4)
+
+
+def test_labels_get_the_axis_of_a_single_unit():
+    inputs, x = _trunk()
+    x = layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
+    unit, scalar = keras.Model(inputs, x), keras.Model(inputs, layers.Reshape(())(x))
+    outputs, labels = unit(IMAGES).numpy()[:, 0], np.array([0, 1, 1])
+    squares = (labels - outputs) ** 2
+    entropies = -np.log(np.where(labels, outputs, 1 - outputs))
+
+    def squared(y_true, y_pred):
+        return (y_true - y_pred) ** 2
+
+    for model in (unit, scalar):
+        for given in (labels, labels.astype("float32"), labels[:, None], labels > 0):
+            for loss, expected in (
+                (squared, squares),
+                ("mse", squares),
+                (keras.losses.MeanSquaredError(), squares),
+                ("binary_crossentropy", entropies),
+            ):
+                found, _ = ke.gradients(model, IMAGES, output=targets.loss(given, loss))
+                np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+    found, _ = ke.gradients(unit, IMAGES, output=targets.loss(1, "mse"))
+    np.testing.assert_allclose(found[:, 0], (1 - outputs) ** 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_targets_within_a_loss_or_a_similarity_take_outputs_as_these_do(activation):
+    model, labels = _classifier(activation), np.eye(CLASSES, dtype="float32")[[1, 3, 0]]
+    probabilities = model(IMAGES).numpy()
+    logits, _ = ke.gradients(model, IMAGES)
+    loss = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
+    expected = -(labels * np.log(probabilities)).sum(1)
+    if activation == "sigmoid":
+        expected = (expected - ((1 - labels) * np.log(1 - probabilities)).sum(1)) / CLASSES
+    inner = targets.values(), targets.probability(), targets.values(output=targets.values())
+    for within in inner:
+        found, _ = ke.gradients(model, IMAGES, output=targets.loss(labels, loss, output=within))
+        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+    target = targets.loss(
+        logits + 2, "mean_squared_error", before_activation=True, output=targets.values()
+    )
+    found, _ = ke.gradients(model, IMAGES, output=target)
+    np.testing.assert_allclose(found, np.full((3, 1), 4), rtol=1e-4)
+    grid = _segmenter(activation)
+    means = grid(IMAGES).numpy().mean((1, 2))
+    reference = _random.normal(size=CLASSES).astype("float32")
+    expected = means @ reference / np.linalg.norm(means, axis=1) / np.linalg.norm(reference)
+    target = targets.similarity(reference, output=targets.segment("all"))
+    found, _ = ke.gradients(grid, IMAGES, output=target)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_activations_of_models_make_probabilities():
     sigmoid = _classifier("sigmoid")
     expected = tf.math.log(sigmoid(IMAGES))
@@ -693,7 +826,7 @@ def test_an_exposed_model_takes_the_rows_of_a_target():
     _assert_close((logits.numpy(), maps.numpy()), expected)
 
 
-VECTOR = targets.values()
+VECTOR_OF_COSINES = targets.similarity(REFERENCES)
 BAD = [
     (_segmenter, lambda o: o, r"`output`.*\(batch, units\).*\(3, 6, 6, 4\)"),
     (_segmenter, lambda o: o[:, 0, 0, 0], r"`output`.*shape \(3,\) for 3 samples"),
@@ -714,16 +847,57 @@ BAD = [
     (_detector, targets.box_score(45), r"`output`.*below \(45,\).*45 to 45"),
     (_detector, targets.box_coordinate(label=4), r"`output`.*below \(4,\)"),
     (_segmenter, targets.segment(MASKS[:2]), "`output`.*each of the 3 samples.*2 rows"),
-    (_segmenter, targets.segment(MASKS[:, 0]), "`region`.*rank 2"),
+    (_segmenter, targets.segment(MASKS[:, 0]), r"`region`.*rank 2\. .*`mask\[None\]`"),
     (_segmenter, targets.segment(MASKS[..., None].repeat(2, -1)), "`region`.*4 classes.*2"),
     (_segmenter, targets.position(1), "`index`.*2 axes.*1 for"),
     (_segmenter, targets.position((1, 6)), r"`output`.*below \(6, 6\).*1 to 6"),
     (_segmenter, targets.position((1, -7)), r"`output`.*below \(6, 6\)"),
     (_classifier, targets.contrast(0, 4), r"`output`.*below \(4,\)"),
+    (
+        _classifier,
+        targets.loss(np.zeros(3), lambda a, b: a - b),
+        r"`labels`.*\(batch, 4\).*\(batch\)",
+    ),
+    *(
+        (_classifier, targets.loss(2, loss), r"`labels`.*\(batch, 4\).*\(batch\)")
+        for loss in ("mse", keras.losses.MeanSquaredError(), keras.losses.mean_squared_error)
+    ),
+    (
+        _classifier,
+        targets.loss(2, lambda _, p: tf.reduce_mean(p, 0)),
+        r"`loss`.*one value per sample.*\(4,\) for 3",
+    ),
+    (_classifier, targets.loss(2, lambda _, p: tf.reduce_mean(p)), "`loss`.*one value per sample"),
+    (_segmenter, targets.loss(np.full((3, 6, 6), 255)), r"`output`.*below \(4,\).*255 to 255"),
+    (
+        _segmenter,
+        targets.loss(
+            np.full((3, 6, 6), 200), keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+        ),
+        r"`output`.*below \(4,\), or 255\. Received: 200",
+    ),
+    (_classifier, targets.loss([0.0, 1.0, 5.0]), r"`output`.*below \(4,\).*0 to 5"),
     (_classifier, targets.loss(4), r"`output`.*below \(4,\)"),
     (_classifier, targets.similarity(np.ones(7)), "`reference`.*4 values.*7 values"),
     (lambda: _classifier(None), targets.probability(), "`activation`.*ends in none"),
     (_segmenter, None, r"ke.targets"),
+    (_segmenter, targets.segment, r"`output`.*'segment' that makes one.*ke.targets.segment\("),
+    (_segmenter, targets.Target, r"`output`.*'Target' that makes one"),
+    (
+        _detector,
+        lambda o: o["logits"],
+        r"`output`.*cls_logits': float32 \(batch, 45, 4\).*'<lambda>'.*KeyError: 'logits'",
+    ),
+    (
+        _detector,
+        targets.values(output=lambda o: o.missing),
+        r"`output`.*cls_logits': float32 \(batch, 45, 4\).*AttributeError",
+    ),
+    (
+        _classifier,
+        targets.Target(lambda o, d: o @ d, [np.ones((1, 3, 2))], before_activation=False),
+        r"`output`.*takes float32 \(batch, 4\).*'<lambda>', which failed with",
+    ),
 ]
 
 
@@ -733,12 +907,20 @@ def test_what_does_not_fit_is_named(build, output, message):
         ke.gradients(build(), IMAGES, output=output)
 
 
+def test_an_error_in_a_function_is_the_cause_of_what_is_raised():
+    with pytest.raises(ValueError, match="ZeroDivisionError") as raised:
+        ke.gradients(_classifier(), IMAGES, output=lambda o: o / 0 if 1 // 0 else o)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: targets.segment("everything"), ValueError, "`region`.*predicted, all"),
         (lambda: targets.segment(np.full((3, 6, 6), 15)), ValueError, "`region`.*range"),
-        (lambda: targets.segment(-np.ones((3, 6, 6))), ValueError, "`region`"),
+        (lambda: targets.segment(MASKS.astype(int)), ValueError, "`region`.*range.*astype.bool"),
+        (lambda: targets.segment(-np.ones((3, 6, 6))), ValueError, "`region`.*finite weights"),
+        (lambda: targets.segment(np.full((3, 6), np.nan)), ValueError, "`region`.*finite weights"),
         (lambda: targets.segment(1), ValueError, "`region`"),
         (lambda: targets.position(0.5), ValueError, "`index`"),
         (lambda: targets.position(np.zeros((1, 1, 1), int)), ValueError, "`index`"),
@@ -750,7 +932,17 @@ def test_what_does_not_fit_is_named(build, output, message):
         (lambda: targets.box_score("highest"), ValueError, "`anchor`"),
         (lambda: targets.box_coordinate(3, 1), ValueError, "`label`.*`None`"),
         (lambda: targets.loss(1, "no_loss"), ValueError, "no_loss"),
+        (lambda: targets.loss([0.5, 1]), ValueError, "`labels`.*integers"),
+        (lambda: targets.loss([np.nan, 1]), ValueError, "`labels`.*integers"),
+        (lambda: targets.contrast(0, 1, output=targets.segment), ValueError, "`output`.*'segment'"),
+        (lambda: targets.similarity([1.0, np.nan]), ValueError, "`reference`.*finite"),
+        (lambda: targets.loss(1, keras.losses.Huber), TypeError, r"`loss`.*class.*`Huber\(\)`"),
         (lambda: targets.loss(1, 7), TypeError, "`loss`"),
+        (
+            lambda: targets.loss(1, before_activation=True, output=VECTOR_OF_COSINES),
+            ValueError,
+            "`output`.*before the activation.*after it",
+        ),
         (lambda: targets.Target(7), TypeError, "`function`"),
         (lambda: targets.Target(abs, ["text"]), TypeError, "`data`"),
         (lambda: targets.Target(abs, mirroring="maybe"), ValueError, "`mirroring`"),
@@ -759,6 +951,17 @@ def test_what_does_not_fit_is_named(build, output, message):
 def test_bad_arguments_of_targets_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_target_shows_what_it_is_made_of():
+    target = targets.contrast(3, 1, output=targets.segment(MASKS, output="scores"))
+    expected = (
+        "Target(_difference, int32 (1, 2), output=Target(_mean_over_mask, bool (3, 6, 6), "
+        "output='scores'))"
+    )
+    assert repr(target) == expected
+    assert repr(target.template()) == expected.replace("(1, ", "(None, ").replace("(3, ", "(None, ")
+    assert repr(targets.segment("all")) == "Target(_mean_over_region, region='all')"
 
 
 def test_a_target_of_ones_own_has_data():
