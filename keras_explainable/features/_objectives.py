@@ -38,7 +38,8 @@ def choose(model, chosen, layer, position, objective, output, start):
         return exposed, lambda outputs, _: _checked(objective(outputs), outputs[0].shape[0])
     shape = tuple(exposed.outputs[0].shape)
     if len(shape) != 2:
-        hint = "Pass `channels=` of a `layer=`, or another `output=`."
+        hint = "Pass a target of `ke.targets`, such as `output=ke.targets.segment()`, another "
+        hint += "`output=`, or `channels=` of a `layer=`."
         raise invalid("model", "an output of shape (batch, units)", shape, hint)
     return exposed, lambda outputs, units: inspection.gather_units(outputs[0], units)[:, 0]
 
