@@ -88,7 +88,8 @@ def maximize_activation(
         layer: endpoint, as `inspection.expose` takes it; for an `objective`, also a list of them.
         channels: integer, or one per image.
         position: "mean" for the mean of a channel over positions, "center" for the one in the
-            middle (a neuron), or a tuple of indices.
+            middle (a neuron), or a tuple of indices. Tokens are arranged on the grid of patches,
+            without a class token, where that is known.
         objective: function from `[logits, *activations]`, float32 tensors of images side by side,
             to one float per image, `(n,)`.
         output: which output the units are of, as in `explain`: also a function of the outputs, or
@@ -267,7 +268,8 @@ def _targets(chosen, targets, exposed):
     """Return the units or channels as integers `(n,)`; zeros where there are none."""
     if chosen not in ("units", "channels"):
         return np.zeros(1, "int32")
-    targets, count = _integers(chosen, targets), exposed.outputs[0].shape[-1]
+    output = exposed.outputs[0 if chosen == "units" else 1]
+    targets, count = _integers(chosen, targets), output.shape[-1]
     if targets.min() < 0 or (count is not None and targets.max() >= count):
         received = f"{targets.min()} to {targets.max()}"
         raise invalid(chosen, f"indices from 0 to {count - 1}", received)

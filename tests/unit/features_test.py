@@ -11,6 +11,7 @@ from keras import layers
 import keras_explainable as ke
 from keras_explainable.features import _ascending
 from keras_explainable.features import _parametrizing
+from tests import token_zoo
 from tests import zoo
 
 RANDOM = np.random.default_rng(0)
@@ -372,6 +373,59 @@ def test_the_last_layer_of_a_headless_backbone_is_maximised():
     backbone = keras.Model(model.input, model.get_layer("relu").output)
     images, trace = ke.maximize_activation(backbone, layer="relu", channels=1, **SHORT)
     np.testing.assert_allclose(trace[-1], zoo.activations(images).mean((1, 2))[:, 1], rtol=1e-5)
+
+
+def test_a_layer_that_the_first_output_does_not_need_is_maximised():
+    x = inputs = keras.Input((6, 6, 2))
+    first = layers.Dense(2)(layers.Flatten()(x))
+    side = layers.Conv2D(3, 2, activation="relu", name="side")(x)
+    model = keras.Model(inputs, [first, side])
+    images, trace = ke.maximize_activation(model, layer="side", channels=[2, 0], **SHORT)
+    wanted = model.predict(images, verbose=0)[1].mean((1, 2))
+    np.testing.assert_allclose(trace[-1], wanted[[0, 1], [2, 0]], rtol=1e-5)
+    # So are those of a nested model that ends in it.
+    nested = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(model(inputs)[0])))
+    path = f"{model.name}/side"
+    images, trace = ke.maximize_activation(nested, layer=path, channels=1, **SHORT)
+    wanted = model.predict(images, verbose=0)[1].mean((1, 2))
+    np.testing.assert_allclose(trace[-1], wanted[:, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["functional", "composite_layers", "subclassed_with_tensorflow"])
+@pytest.mark.parametrize("pooling", token_zoo.POOLINGS)
+def test_tokens_are_arranged_on_the_grid_of_patches(kind, pooling):
+    model = token_zoo.KINDS[kind](pooling)
+    reference = token_zoo.functional(pooling)
+    tokens = keras.Model(reference.input, reference.get_layer("last").output)
+
+    def grid(images):
+        found = tokens.predict(images, verbose=0)[:, int(pooling == "class") :]
+        return found.reshape(-1, 4, 4, token_zoo.WIDTH)
+
+    oracles = {
+        "mean": lambda grid: grid.mean((1, 2)),
+        "center": lambda grid: grid[:, 2, 2],
+        (0, 3): lambda grid: grid[:, 0, 3],
+    }
+    for position, oracle in oracles.items():
+        options = {**SHORT, "channels": [5, 1], "position": position}
+        images, trace = ke.maximize_activation(model, layer="last", **options)
+        wanted = oracle(grid(images))[[0, 1], [5, 1]]
+        np.testing.assert_allclose(trace[-1], wanted, rtol=1e-4, atol=1e-5)
+    images, trace = ke.maximize_activation(model, layer="last", **SHORT)
+    wanted = (grid(images) ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(trace[-1], wanted, rtol=1e-4)
+
+
+def test_tokens_of_no_known_place_are_positions():
+    x = inputs = keras.Input((4, 4, 2))
+    x = layers.Dense(15)(layers.Flatten()(x))
+    outputs = layers.Reshape((5, 3), name="tokens")(x)
+    model = keras.Model(inputs, outputs)
+    options = {**SHORT, "channels": [2, 0], "position": (4,)}
+    images, trace = ke.maximize_activation(model, layer="tokens", **options)
+    wanted = model.predict(images, verbose=0)[[0, 1], 4, [2, 0]]
+    np.testing.assert_allclose(trace[-1], wanted, rtol=1e-5)
 
 
 def test_an_input_of_a_subclassed_model_is_taken_from_the_start():
