@@ -103,8 +103,12 @@ def _at(values, position):
 
 def _checked(values, num_images):
     """Return what an objective of a user's own returns, or say what is wrong with it."""
-    values = tf.convert_to_tensor(values)
+    expected = f"a function that returns floats of shape {(num_images,)}"
+    try:
+        values = tf.convert_to_tensor(values)
+    except (TypeError, ValueError):
+        received = f"one that returns an object of type {type(values).__name__}"
+        raise invalid("objective", expected, received) from None
     if not values.dtype.is_floating or tuple(values.shape) != (num_images,):
-        expected = f"a function that returns floats of shape {(num_images,)}"
         raise invalid("objective", expected, f"{values.dtype.name} {tuple(values.shape)}")
     return tf.cast(values, tf.float32)

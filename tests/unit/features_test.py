@@ -664,6 +664,8 @@ BAD = [
     ({"units": 1, "position": "center"}, "`position`"),
     ({"objective": 3}, "`objective`"),
     ({"objective": lambda outputs: outputs[0]}, r"floats of shape \(1,\).*float32 \(1, 5\)"),
+    ({"objective": lambda _: None}, r"`objective`.*an object of type NoneType"),
+    ({"objective": lambda _: [None]}, r"`objective`.*an object of type list"),
     ({"objective": lambda outputs: tf.zeros_like(outputs[0][:, 0])}, "no gradient"),
     ({"units": 1, "output": 3}, "`output`"),
     ({"units": 1, "input": 1}, "`input`"),
