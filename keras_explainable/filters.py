@@ -3,6 +3,8 @@
 Maps are `(batch, *positions, units)`; every filter treats each sample and each unit by itself.
 """
 
+import numbers
+
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -192,7 +194,8 @@ def resize(maps, sizes):
 
     Args:
         maps: tensor or array `(batch, *positions, units)` with one or more axes of positions.
-        sizes: sizes after resizing, one per axis of positions; integers or tensors.
+        sizes: sizes after resizing, a list or tuple of one per axis of positions, also where there
+            is one axis; integers or scalar tensors.
 
     Returns:
         float32 tensor `(batch, *sizes, units)`.
@@ -202,10 +205,10 @@ def resize(maps, sizes):
     """
     maps = tf.convert_to_tensor(maps)
     rank = maps.shape.rank - 2
-    if rank < 1 or len(sizes) != rank:
+    if rank < 1 or not _are_sizes(sizes) or len(sizes) != rank:
         expected = f"one size per axis of positions of maps {tuple(maps.shape)}"
         hint = "`resizing=False` leaves maps as they are, where the method doesn't resize them."
-        raise invalid("resizing", expected, tuple(sizes), hint)
+        raise invalid("resizing", expected, repr(sizes), hint)
     if all(isinstance(size, int) for size in sizes) and tuple(maps.shape[1:-1]) == tuple(sizes):
         return tf.cast(maps, tf.float32)
     if rank == 1:
@@ -217,6 +220,19 @@ def resize(maps, sizes):
     maps = tf.image.resize(tf.reshape(maps, (batch, 1, size, -1)), (1, sizes[0]))
     maps = resize(tf.reshape(maps, (-1, *rest)), sizes[1:])
     return tf.reshape(maps, (batch, *sizes, rest[-1]))
+
+
+def _are_sizes(sizes):
+    """Tell whether something holds positive integers, or scalar tensors."""
+    try:
+        sizes = list(sizes)
+    except TypeError:
+        return False
+    return all(
+        tf.is_tensor(size)
+        or (isinstance(size, numbers.Integral) and not isinstance(size, bool) and size > 0)
+        for size in sizes
+    )
 
 
 FILTERS = {

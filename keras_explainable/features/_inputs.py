@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -25,11 +26,13 @@ class Inputs:
         sizes: numbers of positions, a tuple.
         channels: number of channels.
         start: float32 array `(rows, *sizes, channels)`; without one given, the middle of the range.
-        held: list of arrays, each `(rows, ...)`, of the other inputs.
+        held: list of arrays, each `(rows, ...)`, of the other inputs, with channels last.
     """
 
     def __init__(self, exposed, choice, size, start, value_range=None):
-        self._structure, self._kinds = exposed.input, exposed.inputs
+        self._structure = exposed.own_inputs
+        self._kinds = keras.tree.flatten(self._structure)
+        self._channels_first = exposed.channels_first
         by_name = isinstance(self._structure, dict)
         self._names = sorted(self._structure) if by_name else [kind.name for kind in self._kinds]
         self.index = self._find(choice)
@@ -56,15 +59,20 @@ class Inputs:
         Args:
             exposed: the `inspection.Exposed` model.
             images: float32 tensor `(n, *sizes, channels)`.
-            held: list of the other inputs.
+            held: list of the other inputs, and of the data of a target after them.
 
         Returns:
             list of its outputs, in float32.
         """
-        images = tf.cast(images, self._kinds[self.index].dtype)
+        images, count = tf.cast(images, self._kinds[self.index].dtype), len(self._kinds)
         flat = [*held[: self.index], images, *held[self.index :]]
-        outputs = exposed(keras.tree.pack_sequence_as(self._structure, flat), training=False)
+        inputs = keras.tree.pack_sequence_as(self._structure, flat[:count])
+        outputs = exposed(inspection.with_data(inputs, flat[count:]), training=False)
         return [tf.cast(tensor, tf.float32) for tensor in keras.tree.flatten(outputs)]
+
+    def as_taken(self, images):
+        """Return images `(n, *sizes, channels)` in the layout that the model takes."""
+        return np.moveaxis(images, -1, 1) if self.index in self._channels_first else images
 
     def _find(self, choice):
         floats = [i for i, k in enumerate(self._kinds) if keras.backend.is_float_dtype(k.dtype)]
@@ -102,8 +110,23 @@ class Inputs:
         if not isinstance(start, list | tuple) or len(start) != len(self._kinds):
             expected = f"a list or dict of {len(self._kinds)} arrays, one per input {self._names}"
             raise invalid("start", expected, f"an object of type {type(start).__name__}")
-        pairs = zip(start, self._kinds, strict=True)
-        return [None if value is None else _array(value, kind) for value, kind in pairs]
+        return [None if v is None else self._array(i, v) for i, v in enumerate(start)]
+
+    def _array(self, index, value):
+        """Return rows of an input, with channels last."""
+        kind, is_first = self._kinds[index], index in self._channels_first
+        shape = tuple(kind.shape)
+        shape = (shape[0], shape[-1], *shape[1:-1]) if is_first else shape
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise mistyped("start", "arrays of numbers", value)
+        rows = array[None] if array.ndim == len(shape) - 1 else array
+        if rows.ndim == 0 or len(rows) == 0 or not _fit(rows.shape[1:], shape[1:]):
+            raise invalid("start", f"an array of shape {shape}, or one row of it", array.shape)
+        if not np.isfinite(rows).all():
+            raise invalid("start", "finite values", "NaN or infinity among its values")
+        rows = rows.astype(kind.dtype if kind.dtype != "bfloat16" else "float32")
+        return np.moveaxis(rows, 1, -1) if is_first else rows
 
     def _sizes(self, known, size, start):
         """Return the sizes of the images: those of the start, those asked for, or the model's."""
@@ -121,20 +144,6 @@ class Inputs:
             hint = "The model takes images of any."
             raise invalid("size", "the size of the images", repr(size), hint)
         return tuple(known)
-
-
-def _array(value, kind):
-    """Return rows of an input."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise mistyped("start", "arrays of numbers", value)
-    shape = tuple(kind.shape)
-    rows = array[None] if array.ndim == len(shape) - 1 else array
-    if rows.ndim == 0 or len(rows) == 0 or not _fit(rows.shape[1:], shape[1:]):
-        raise invalid("start", f"an array of shape {shape}, or one row of it", array.shape)
-    if not np.isfinite(rows).all():
-        raise invalid("start", "finite values", "NaN or infinity among its values")
-    return rows.astype(kind.dtype if kind.dtype != "bfloat16" else "float32")
 
 
 def _fit(sizes, known):

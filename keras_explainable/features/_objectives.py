@@ -27,26 +27,44 @@ def choose(model, chosen, layer, position, objective, output, start):
     given = all(array is not None for array in keras.tree.flatten(start))
     inputs = start if given and _is_of_unknown_shape(model) else None
     if chosen in ("channels", "layer"):
-        exposed = _expose(model, (), _named(layer), inputs, "layer")
+        exposed = _expose_layer(model, layer, inputs)
         if chosen == "layer":
-            return exposed, lambda outputs, _: _mean_square(_activated(exposed, outputs))
+            return exposed, lambda outputs, _: _mean_square(outputs[1])
         return exposed, lambda outputs, channels: inspection.gather_units(
-            _at(_activated(exposed, outputs), position), channels
+            _at(outputs[1], position), channels
         )[:, 0]
     exposed = _expose(model, () if layer is None else layer, output, inputs, "output")
     if chosen == "objective":
         return exposed, lambda outputs, _: _checked(objective(outputs), outputs[0].shape[0])
     shape = tuple(exposed.outputs[0].shape)
     if len(shape) != 2:
-        hint = "Pass `channels=` of a `layer=`, or another `output=`."
+        hint = "Pass a target of `ke.targets`, such as `output=ke.targets.segment()`, another "
+        hint += "`output=`, or `channels=` of a `layer=`."
         raise invalid("model", "an output of shape (batch, units)", shape, hint)
     return exposed, lambda outputs, units: inspection.gather_units(outputs[0], units)[:, 0]
 
 
-def _expose(model, arguments, outputs, inputs, name):
+def _expose_layer(model, layer, inputs):
+    """Expose a layer as an activation, so that tokens are arranged, also if no output needs it."""
+    if layer is None or isinstance(layer, list | tuple):
+        raise invalid("layer", "one layer of the model", repr(layer))
+    itself = inspection.Target(_total, output=_named(layer), before_activation=False)
+    try:
+        return _expose(model, layer, itself, inputs, "layer")
+    except ValueError:
+        # Tokens that have no place in the input are positions themselves.
+        return _expose(model, layer, itself, inputs, "layer", reshape=False)
+
+
+def _total(values):
+    """Add up what a layer returns, in place of the logits that an exposed model has."""
+    return tf.reduce_sum(tf.cast(values, tf.float32), range(1, values.shape.rank))[:, None]
+
+
+def _expose(model, arguments, outputs, inputs, name, reshape=None):
     """Expose a model, with errors that name the arguments given here."""
     try:
-        return inspection.expose(model, arguments, outputs, inputs=inputs)
+        return inspection.expose(model, arguments, outputs, inputs=inputs, reshape=reshape)
     except (TypeError, ValueError) as error:
         message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", f"`{name}`")
         message = message.replace("`inputs`", "`start`").replace(
@@ -64,11 +82,6 @@ def _is_of_unknown_shape(model):
     """Tell whether only inputs can say of what shapes they are."""
     known = _compat.is_functional(model) or (model.get_build_config() or {}).get("input_shape")
     return not known
-
-
-def _activated(exposed, outputs):
-    """Return what a layer returns, of which `inspection.expose` leaves the activation out."""
-    return exposed.activation(outputs[0]) if exposed.activation else outputs[0]
 
 
 def _mean_square(values):
@@ -90,8 +103,12 @@ def _at(values, position):
 
 def _checked(values, num_images):
     """Return what an objective of a user's own returns, or say what is wrong with it."""
-    values = tf.convert_to_tensor(values)
+    expected = f"a function that returns floats of shape {(num_images,)}"
+    try:
+        values = tf.convert_to_tensor(values)
+    except (TypeError, ValueError):
+        received = f"one that returns an object of type {type(values).__name__}"
+        raise invalid("objective", expected, received) from None
     if not values.dtype.is_floating or tuple(values.shape) != (num_images,):
-        expected = f"a function that returns floats of shape {(num_images,)}"
         raise invalid("objective", expected, f"{values.dtype.name} {tuple(values.shape)}")
     return tf.cast(values, tf.float32)

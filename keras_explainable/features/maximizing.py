@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
@@ -25,7 +26,8 @@ class Maximization(NamedTuple):
     """What `maximize_activation` returns.
 
     Attributes:
-        images: float32 array `(n, *sizes, channels)`, in the space of the input of the model.
+        images: float32 array `(n, *sizes, channels)`, in the space of the input of the model; with
+            channels first, `(n, channels, *sizes)`, for a model that takes them so.
         trace: float32 array `(num_steps, n)`, the activation after each step, without penalties.
             The last row is that of `images`; the others are those of shifted images, where there
             is jitter.
@@ -86,17 +88,20 @@ def maximize_activation(
         layer: endpoint, as `inspection.expose` takes it; for an `objective`, also a list of them.
         channels: integer, or one per image.
         position: "mean" for the mean of a channel over positions, "center" for the one in the
-            middle (a neuron), or a tuple of indices.
+            middle (a neuron), or a tuple of indices. Tokens are arranged on the grid of patches,
+            without a class token, where that is known.
         objective: function from `[logits, *activations]`, float32 tensors of images side by side,
             to one float per image, `(n,)`.
-        output: which output the units are of, as in `explain`.
+        output: which output the units are of, as in `explain`: also a function of the outputs, or
+            one of `ke.targets`, of whose data there is one row, or one per image.
         input: index or name of the input that is optimised, for a model of several. Defaults to the
             first one with positions.
         size: number of positions along every axis, or a tuple of them, for a model of any size.
-        start: image to start from, `(*sizes, channels)`, or one per image; in the middle of
-            `value_range` by default. For a model with several inputs, a list or dict of what it
-            takes, in which the input that is optimised may be `None`; the others are held. Needed,
-            with the axis of images, for a subclassed model whose input shape Keras doesn't know.
+        start: image to start from, in the layout that the model takes, `(*sizes, channels)` or
+            `(channels, *sizes)`, or one per image; in the middle of `value_range` by default. For a
+            model with several inputs, a list or dict of what it takes, in which the input that is
+            optimised may be `None`; the others are held. Needed, with the axis of images, for a
+            subclassed model whose input shape Keras doesn't know.
         parametrization: "fourier" optimises the spectrum of an image, its amplitudes in inverse
             proportion to the frequency; "pixel" the image itself.
         num_steps: number of steps. Defaults to 256.
@@ -121,7 +126,8 @@ def maximize_activation(
 
     Returns:
         `Maximization` of `images` and the `trace` of the activation. There are as many images as
-        units, channels, seeds or images to start from; a single one of these goes with all.
+        units, channels, seeds, images to start from or rows of data of a target; a single one of
+        these goes with all.
 
     Raises:
         ValueError: if arguments don't go together or are out of range, an endpoint doesn't exist,
@@ -165,11 +171,14 @@ def maximize_activation(
     )
     with model.distribute_strategy.scope():
         exposed, measure = choose(model, chosen, layer, position, objective, output, start)
+    target = output if isinstance(output, inspection.Target) else None
+    if target:
+        target.check(exposed.limits)
     inputs = Inputs(exposed, input, size, start, value_range)
     mixing = _mixing(mixing, inputs.channels)
     parametrized = Parametrization(parametrization, inputs.sizes, value_range, mixing)
     targets = _targets(chosen, units if channels is None else channels, exposed)
-    rows = _rows(chosen, targets, _integers("seed", seed), inputs)
+    rows = _rows(chosen, targets, _integers("seed", seed), inputs, target)
 
     def activations(images, held, targets):
         return measure(inputs.run(exposed, images, held), targets)
@@ -177,7 +186,7 @@ def maximize_activation(
     ascent = Ascent(activations, parametrized, schedule, run_eagerly, jit_compile)
     images, trace = _in_batches(ascent, rows, batch_size, verbose)
     _warn_of_constant(trace)
-    return Maximization(images, trace)
+    return Maximization(inputs.as_taken(images), trace)
 
 
 def _in_batches(ascent, rows, batch_size, verbose):
@@ -259,7 +268,8 @@ def _targets(chosen, targets, exposed):
     """Return the units or channels as integers `(n,)`; zeros where there are none."""
     if chosen not in ("units", "channels"):
         return np.zeros(1, "int32")
-    targets, count = _integers(chosen, targets), exposed.outputs[0].shape[-1]
+    output = exposed.outputs[0 if chosen == "units" else 1]
+    targets, count = _integers(chosen, targets), output.shape[-1]
     if targets.min() < 0 or (count is not None and targets.max() >= count):
         received = f"{targets.min()} to {targets.max()}"
         raise invalid(chosen, f"indices from 0 to {count - 1}", received)
@@ -274,17 +284,24 @@ def _integers(argument, values):
     return array.reshape(-1).astype("int32")
 
 
-def _rows(chosen, targets, seeds, inputs):
-    """Return the start, the seeds, what is held and the targets, each with one row per image."""
+def _rows(chosen, targets, seeds, inputs, target):
+    """Return the start, the seeds, what is held and the targets, each with one row per image.
+
+    The data of a target, `inspection.Target` or `None`, follow what is held.
+    """
     rows = (inputs.start, seeds, inputs.held, targets)
+    data = target.data if target else ()
     counts = [len(array) for array in keras.tree.flatten(rows)]
-    if not set(counts) <= {1, max(counts)}:
+    num_images = max(len(array) for array in keras.tree.flatten([rows, data]))
+    if not set(counts) <= {1, num_images}:
         expected = "as many as there are seeds and images to start from, or one of them"
         found = f"{len(targets)}, {len(seeds)} seeds and {len(inputs.start)} images"
+        found += f", for {num_images} rows of data in `output`" if num_images not in counts else ""
         raise invalid(chosen, expected, found)
-    return keras.tree.map_structure(
-        lambda array: np.broadcast_to(array, (max(counts), *array.shape[1:])), rows
+    start, seeds, held, targets = keras.tree.map_structure(
+        lambda array: np.broadcast_to(array, (num_images, *array.shape[1:])), rows
     )
+    return start, seeds, [*held, *(target.rows(num_images) if target else ())], targets
 
 
 def _warn_of_constant(trace):

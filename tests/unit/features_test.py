@@ -11,6 +11,7 @@ from keras import layers
 import keras_explainable as ke
 from keras_explainable.features import _ascending
 from keras_explainable.features import _parametrizing
+from tests import token_zoo
 from tests import zoo
 
 RANDOM = np.random.default_rng(0)
@@ -308,15 +309,15 @@ def test_noise_is_of_its_deviation():
         np.testing.assert_allclose(images.mean(), 0, atol=0.01)
 
 
-def _of_kind(specimen, **options):
+def _of_kind(specimen, units=(3, 1), **options):
     start, inputs = None, getattr(specimen.model, "inputs", None)
     size = zoo.SIZE if inputs and None in inputs[0].shape[1:] else None
     if isinstance(specimen.x, list):
         start = [None, *(array[:1] for array in specimen.x[1:])]
     if isinstance(specimen.x, dict):
         start = {name: array[0] for name, array in specimen.x.items()} | {specimen.image: None}
-    options |= {name: v for name, v in specimen.options.items() if name == "output"}
-    return ke.maximize_activation(specimen.model, [3, 1], start=start, size=size, **options)
+    options = {n: v for n, v in specimen.options.items() if n == "output"} | options
+    return ke.maximize_activation(specimen.model, units, start=start, size=size, **options)
 
 
 @pytest.mark.parametrize("kind", [*zoo.KINDS, "loaded"])
@@ -374,6 +375,59 @@ def test_the_last_layer_of_a_headless_backbone_is_maximised():
     np.testing.assert_allclose(trace[-1], zoo.activations(images).mean((1, 2))[:, 1], rtol=1e-5)
 
 
+def test_a_layer_that_the_first_output_does_not_need_is_maximised():
+    x = inputs = keras.Input((6, 6, 2))
+    first = layers.Dense(2)(layers.Flatten()(x))
+    side = layers.Conv2D(3, 2, activation="relu", name="side")(x)
+    model = keras.Model(inputs, [first, side])
+    images, trace = ke.maximize_activation(model, layer="side", channels=[2, 0], **SHORT)
+    wanted = model.predict(images, verbose=0)[1].mean((1, 2))
+    np.testing.assert_allclose(trace[-1], wanted[[0, 1], [2, 0]], rtol=1e-5)
+    # So are those of a nested model that ends in it.
+    nested = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(model(inputs)[0])))
+    path = f"{model.name}/side"
+    images, trace = ke.maximize_activation(nested, layer=path, channels=1, **SHORT)
+    wanted = model.predict(images, verbose=0)[1].mean((1, 2))
+    np.testing.assert_allclose(trace[-1], wanted[:, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["functional", "composite_layers", "subclassed_with_tensorflow"])
+@pytest.mark.parametrize("pooling", token_zoo.POOLINGS)
+def test_tokens_are_arranged_on_the_grid_of_patches(kind, pooling):
+    model = token_zoo.KINDS[kind](pooling)
+    reference = token_zoo.functional(pooling)
+    tokens = keras.Model(reference.input, reference.get_layer("last").output)
+
+    def grid(images):
+        found = tokens.predict(images, verbose=0)[:, int(pooling == "class") :]
+        return found.reshape(-1, 4, 4, token_zoo.WIDTH)
+
+    oracles = {
+        "mean": lambda grid: grid.mean((1, 2)),
+        "center": lambda grid: grid[:, 2, 2],
+        (0, 3): lambda grid: grid[:, 0, 3],
+    }
+    for position, oracle in oracles.items():
+        options = {**SHORT, "channels": [5, 1], "position": position}
+        images, trace = ke.maximize_activation(model, layer="last", **options)
+        wanted = oracle(grid(images))[[0, 1], [5, 1]]
+        np.testing.assert_allclose(trace[-1], wanted, rtol=1e-4, atol=1e-5)
+    images, trace = ke.maximize_activation(model, layer="last", **SHORT)
+    wanted = (grid(images) ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(trace[-1], wanted, rtol=1e-4)
+
+
+def test_tokens_of_no_known_place_are_positions():
+    x = inputs = keras.Input((4, 4, 2))
+    x = layers.Dense(15)(layers.Flatten()(x))
+    outputs = layers.Reshape((5, 3), name="tokens")(x)
+    model = keras.Model(inputs, outputs)
+    options = {**SHORT, "channels": [2, 0], "position": (4,)}
+    images, trace = ke.maximize_activation(model, layer="tokens", **options)
+    wanted = model.predict(images, verbose=0)[[0, 1], 4, [2, 0]]
+    np.testing.assert_allclose(trace[-1], wanted, rtol=1e-5)
+
+
 def test_an_input_of_a_subclassed_model_is_taken_from_the_start():
     class Plain(keras.Model):
         def __init__(self):
@@ -390,6 +444,158 @@ def test_an_input_of_a_subclassed_model_is_taken_from_the_start():
     images, _ = ke.maximize_activation(model, 1, start=x, input="b", **options)
     kernel = model.head.kernel.numpy()
     np.testing.assert_allclose(images[0], kernel[:, 1], atol=2e-3)
+
+
+def _dense():
+    """Return a model of scores `(batch, 6, 6, 5)`, its head, and the linear part in NumPy."""
+    model = keras.Sequential(
+        [*zoo.functional().model.layers[:3], layers.Conv2D(5, 1, activation="softmax")]
+    )
+    kernel = RANDOM.normal(size=(1, 1, 4, 5)).astype("float32")
+    model.layers[-1].set_weights([kernel, np.zeros(5)])
+    return model, lambda images: zoo.activations(images) @ kernel[0, 0]
+
+
+MASK = RANDOM.uniform(size=(2, 6, 6)) < 0.4
+REFERENCES = RANDOM.normal(size=(2, 1, 5)).astype("float32")
+
+
+def _probabilities(scores):
+    return np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+
+
+def _chosen(scores, units):
+    return scores[range(len(scores)), units]
+
+
+def _over_region(scores, region, units):
+    means = (scores * region).sum((1, 2)) / region.sum((1, 2))
+    return _chosen(means, units)
+
+
+DENSE_TARGETS = {
+    "position": (
+        ke.targets.position([[0, 1], [4, -2]]),
+        [1, 3],
+        lambda scores: scores[[0, 1], [0, 4], [1, 4], [1, 3]],
+    ),
+    "position of all": (
+        ke.targets.position((2, 5)),
+        [1, 3],
+        lambda scores: scores[[0, 1], 2, 5, [1, 3]],
+    ),
+    "mask": (
+        ke.targets.segment(MASK),
+        [1, 3],
+        lambda scores: _over_region(scores, MASK[..., None], [1, 3]),
+    ),
+    "all": (ke.targets.segment("all"), [1, 3], lambda s: _chosen(s.mean((1, 2)), [1, 3])),
+    "values": (ke.targets.values(), [7, 179], lambda s: _chosen(s.reshape(2, -1), [7, 179])),
+    "contrast": (
+        ke.targets.contrast([3, 0], 1, output=ke.targets.segment(MASK)),
+        0,
+        lambda scores: (
+            _over_region(scores, MASK[..., None], [3, 0])
+            - _over_region(scores, MASK[..., None], [1, 1])
+        ),
+    ),
+}
+FLAT_TARGETS = {
+    "contrast": (ke.targets.contrast([3, 0], 1), 0, lambda s: _chosen(s, [3, 0]) - s[:, 1]),
+    "probability": (
+        ke.targets.probability("softmax"),
+        [1, 3],
+        lambda scores: _chosen(_probabilities(scores), [1, 3]),
+    ),
+    "similarity": (
+        ke.targets.similarity(REFERENCES),
+        0,
+        lambda scores: (
+            (scores * REFERENCES[:, 0]).sum(-1)
+            / np.linalg.norm(scores, axis=-1)
+            / np.linalg.norm(REFERENCES[:, 0], axis=-1)
+        ),
+    ),
+    "loss": (
+        ke.targets.loss([2, 4]),
+        0,
+        lambda scores: -np.log(_chosen(_probabilities(scores), [2, 4])),
+    ),
+    "function": (lambda outputs: 2 * outputs, [1, 3], lambda scores: 2 * _chosen(scores, [1, 3])),
+}
+
+
+@pytest.mark.parametrize("batch_size", [8, 1])
+@pytest.mark.parametrize("name", DENSE_TARGETS)
+def test_targets_of_scores_with_positions_are_maximised(name, batch_size):
+    target, units, wanted = DENSE_TARGETS[name]
+    model, scores = _dense()
+    options = {**SHORT, "seed": [0, 1], "batch_size": batch_size}
+    images, trace = ke.maximize_activation(model, units, output=target, **options)
+    np.testing.assert_allclose(trace[-1], wanted(scores(images)), rtol=1e-4, atol=1e-5)
+    assert (trace[-1] > trace[0]).all()
+
+
+@pytest.mark.parametrize("name", FLAT_TARGETS)
+def test_targets_of_logits_are_maximised(name):
+    target, units, wanted = FLAT_TARGETS[name]
+    images, trace = functional(units, output=target, seed=[0, 1])
+    logits = zoo.logits(images)
+    # These take the output with its activation.
+    outputs = _probabilities(logits) if name in ("similarity", "function") else logits
+    np.testing.assert_allclose(trace[-1], wanted(outputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["box_score", "box_coordinate"])
+def test_targets_of_boxes_are_maximised(kind):
+    inputs = keras.Input((4, 4, 2))
+    boxes = layers.Reshape((4, 4))(layers.Conv2D(4, 2, strides=2)(inputs))
+    scores = layers.Reshape((4, 3))(layers.Conv2D(3, 2, strides=2)(inputs))
+    model = keras.Model(inputs, {"bbox_regression": boxes, "cls_logits": scores})
+    target = getattr(ke.targets, kind)([3, 1])
+    images, trace = ke.maximize_activation(model, [0, 2], output=target, seed=[0, 1], **SHORT)
+    key = "cls_logits" if kind == "box_score" else "bbox_regression"
+    wanted = model.predict(images, verbose=0)[key][[0, 1], [3, 1], [0, 2]]
+    np.testing.assert_allclose(trace[-1], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["several_inputs", "siamese", "subclassed_with_tensorflow"])
+def test_data_of_a_target_follow_inputs_of_any_structure(kind):
+    specimen = getattr(zoo, kind)()
+    target = ke.targets.contrast([3, 0], 1)
+    images, _ = _of_kind(specimen, **SHORT, output=target, units=0)
+    np.testing.assert_allclose(images, functional(0, output=target).images, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output": ke.targets.contrast(1, 5)}, r"indices below \(5,\).*1 to 5"),
+        ({"output": ke.targets.contrast([1, 2], 0), "seed": range(3)}, "3 samples.*2 rows"),
+        ({"output": ke.targets.contrast([1, 2, 3], 0), "seed": [0, 1]}, "for 3 rows of data"),
+        ({"output": ke.targets.contrast(1, 0), "units": 1}, "indices from 0 to 0"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        functional(**{"units": 0, **arguments})
+
+
+@pytest.mark.parametrize("parametrization", ["fourier", "pixel"])
+def test_channels_come_first_where_the_model_takes_them_so(parametrization):
+    model, options = zoo.channels_first().model, {"parametrization": parametrization}
+    images, trace = ke.maximize_activation(model, [1, 4], **SHORT, **options)
+    wanted, wanted_trace = functional([1, 4], **options)
+    np.testing.assert_allclose(images, np.moveaxis(wanted, -1, 1), atol=1e-5)
+    np.testing.assert_allclose(trace, wanted_trace, atol=1e-5)
+    start = np.tanh(zoo.IMAGES[:2])
+    options |= {"start": np.moveaxis(start, -1, 1), "layer": "relu", "channels": 1}
+    images, _ = ke.maximize_activation(model, **SHORT, **options)
+    options |= {"start": start}
+    wanted, _ = ke.maximize_activation(zoo.functional().model, **SHORT, **options)
+    np.testing.assert_allclose(images, np.moveaxis(wanted, -1, 1), atol=1e-5)
+    with pytest.raises(ValueError, match=r"`start`.*\(None, 3, 6, 6\)"):
+        ke.maximize_activation(model, 1, **SHORT, start=start)
 
 
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": True}])
@@ -458,6 +664,8 @@ BAD = [
     ({"units": 1, "position": "center"}, "`position`"),
     ({"objective": 3}, "`objective`"),
     ({"objective": lambda outputs: outputs[0]}, r"floats of shape \(1,\).*float32 \(1, 5\)"),
+    ({"objective": lambda _: None}, r"`objective`.*an object of type NoneType"),
+    ({"objective": lambda _: [None]}, r"`objective`.*an object of type list"),
     ({"objective": lambda outputs: tf.zeros_like(outputs[0][:, 0])}, "no gradient"),
     ({"units": 1, "output": 3}, "`output`"),
     ({"units": 1, "input": 1}, "`input`"),
@@ -500,7 +708,7 @@ def test_bad_models_are_refused():
     with pytest.raises(ValueError, match="the size of the images"):
         ke.maximize_activation(zoo.any_size().model, 1, value_range=None)
     backbone = convolution(np.ones((3, 3, 1, 2), "float32"), 6)
-    with pytest.raises(ValueError, match=r"\(batch, units\).*Pass `channels=`"):
+    with pytest.raises(ValueError, match=r"\(batch, units\).*ke.targets.*`channels=`"):
         ke.maximize_activation(backbone, 1, value_range=None)
     tokens = keras.Input((4,), dtype="int32")
     pooled = layers.GlobalAveragePooling1D()(layers.Embedding(9, 2)(tokens))

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,3 +158,19 @@ def test_sizes_that_do_not_fit_are_refused():
         filters.resize(tf.constant(MAPS), (8,))
     with pytest.raises(ValueError, match=r"`resizing`.*\(2, 3\).*Received: \(\)"):
         filters.resize(tf.zeros((2, 3)), ())
+
+
+@pytest.mark.parametrize(
+    "sizes", [8, 3.5, None, "ab", (8, 3.5), (8, 0), (8, True), (8, None)], ids=repr
+)
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(ValueError, match=rf"`resizing`.*Received: {re.escape(repr(sizes))}"):
+        filters.resize(tf.constant(MAPS), sizes)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[3, 4], np.array([3, 4]), tf.constant([3, 4]), tf.TensorShape([3, 4])], ids=repr
+)
+def test_sizes_come_in_any_sequence(sizes):
+    expected = filters.resize(tf.constant(MAPS), (3, 4))
+    np.testing.assert_array_equal(filters.resize(tf.constant(MAPS), sizes), expected)
