@@ -53,23 +53,6 @@ class Inputs:
             raise invalid("start", expected, f"{start.min()} to {start.max()}")
         self.start = start.astype("float32")
 
-    def run(self, exposed, images, held):
-        """Run a model on images in place of the input that is optimised.
-
-        Args:
-            exposed: the `inspection.Exposed` model.
-            images: float32 tensor `(n, *sizes, channels)`.
-            held: list of the other inputs, and of the data of a target after them.
-
-        Returns:
-            list of its outputs, in float32.
-        """
-        images, count = tf.cast(images, self._kinds[self.index].dtype), len(self._kinds)
-        flat = [*held[: self.index], images, *held[self.index :]]
-        inputs = keras.tree.pack_sequence_as(self._structure, flat[:count])
-        outputs = exposed(inspection.with_data(inputs, flat[count:]), training=False)
-        return [tf.cast(tensor, tf.float32) for tensor in keras.tree.flatten(outputs)]
-
     def as_taken(self, images):
         """Return images `(n, *sizes, channels)` in the layout that the model takes."""
         return np.moveaxis(images, -1, 1) if self.index in self._channels_first else images
@@ -144,6 +127,30 @@ class Inputs:
             hint = "The model takes images of any."
             raise invalid("size", "the size of the images", repr(size), hint)
         return tuple(known)
+
+
+def runner(exposed, index):
+    """Return the function that runs a model on images in place of the input that is optimised.
+
+    Args:
+        exposed: the `inspection.Exposed` model.
+        index: index of that input among the flat inputs.
+
+    Returns:
+        function from images, a float32 tensor `(n, *sizes, channels)`, and a list of the other
+        inputs, the data of a target after them, to a list of the outputs in float32.
+    """
+    structure = exposed.own_inputs
+    kinds = keras.tree.flatten(structure)
+
+    def run(images, held):
+        images = tf.cast(images, kinds[index].dtype)
+        flat = [*held[:index], images, *held[index:]]
+        inputs = keras.tree.pack_sequence_as(structure, flat[: len(kinds)])
+        outputs = exposed(inspection.with_data(inputs, flat[len(kinds) :]), training=False)
+        return [tf.cast(tensor, tf.float32) for tensor in keras.tree.flatten(outputs)]
+
+    return run
 
 
 def _fit(sizes, known):

@@ -25,7 +25,7 @@ def choose(model, chosen, layer, position, objective, output, start):
         measure: function from its outputs and the units or channels, `(n,)`, to values `(n,)`.
     """
     given = all(array is not None for array in keras.tree.flatten(start))
-    inputs = start if given and _is_of_unknown_shape(model) else None
+    inputs = start if given and is_of_unknown_shape(model) else None
     if chosen in ("channels", "layer"):
         exposed = _expose_layer(model, layer, inputs)
         if chosen == "layer":
@@ -78,7 +78,7 @@ def _named(layer):
     return layer if isinstance(layer, dict | keras.KerasTensor) else {"layer": layer}
 
 
-def _is_of_unknown_shape(model):
+def is_of_unknown_shape(model):
     """Tell whether only inputs can say of what shapes they are."""
     known = _compat.is_functional(model) or (model.get_build_config() or {}).get("input_shape")
     return not known

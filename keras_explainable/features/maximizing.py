@@ -1,5 +1,6 @@
 """Find the images that a unit, a channel or a layer of a model responds to most."""
 
+import functools
 import math
 import warnings
 from typing import NamedTuple
@@ -17,7 +18,10 @@ from keras_explainable._checks import positive_integer
 from keras_explainable.features._ascending import Ascent
 from keras_explainable.features._ascending import Schedule
 from keras_explainable.features._inputs import Inputs
+from keras_explainable.features._inputs import runner
+from keras_explainable.features._keeping import keep
 from keras_explainable.features._objectives import choose
+from keras_explainable.features._objectives import is_of_unknown_shape
 from keras_explainable.features._parametrizing import PARAMETRIZATIONS
 from keras_explainable.features._parametrizing import Parametrization
 
@@ -78,7 +82,8 @@ def maximize_activation(
     - an `objective` of one's own.
 
     Images are optimised side by side, by Adam, and none depends on the others. The model runs as in
-    inference, and is left exactly as found.
+    inference, and is left exactly as found. Later calls for other units, seeds, starts or data, as
+    many at once, reuse the step that was compiled, but for functions of one's own.
 
     Args:
         model: `keras.Model`, as for `explain`, with an input of floats.
@@ -169,33 +174,50 @@ def maximize_activation(
         tv_weight=number("tv_weight", tv_weight, 0),
         l2_weight=number("l2_weight", l2_weight, 0),
     )
-    with model.distribute_strategy.scope():
-        exposed, measure = choose(model, chosen, layer, position, objective, output, start)
     target = output if isinstance(output, inspection.Target) else None
+    kept = _keeping(model, chosen, output, start)
+    arguments = (chosen, layer, position, target.template() if target else output)
+    with model.distribute_strategy.scope():
+        exposed, measure = kept(
+            arguments, lambda: choose(model, chosen, layer, position, objective, output, start)
+        )
     if target:
         target.check(exposed.limits)
     inputs = Inputs(exposed, input, size, start, value_range)
     mixing = _mixing(mixing, inputs.channels)
-    parametrized = Parametrization(parametrization, inputs.sizes, value_range, mixing)
     targets = _targets(chosen, units if channels is None else channels, exposed)
     rows = _rows(chosen, targets, _integers("seed", seed), inputs, target)
+    width = math.ceil(len(rows[0]) / math.ceil(len(rows[0]) / batch_size))
+    switches = (schedule, run_eagerly, jit_compile)
+    space = (parametrization, inputs.sizes, value_range, mixing)
+    run = runner(exposed, inputs.index)
 
-    def activations(images, held, targets):
-        return measure(inputs.run(exposed, images, held), targets)
+    def build():
+        def activations(images, held, targets):
+            return measure(run(images, held), targets)
 
-    ascent = Ascent(activations, parametrized, schedule, run_eagerly, jit_compile)
-    images, trace = _in_batches(ascent, rows, batch_size, verbose)
+        return Ascent(activations, Parametrization(*space), *switches)
+
+    ascent = kept((arguments, inputs.index, space, switches, width), build)
+    images, trace = _in_batches(ascent, rows, width, verbose)
     _warn_of_constant(trace)
     return Maximization(inputs.as_taken(images), trace)
 
 
-def _in_batches(ascent, rows, batch_size, verbose):
-    """Optimise all images, as many side by side as a batch holds."""
+def _keeping(model, chosen, output, start):
+    """Return the function from a key and a function to what that returns, kept for later calls."""
+    # Functions of a user's own may hold the model, which would keep itself alive.
+    is_own = inspection.as_target(output) and not isinstance(output, inspection.Target)
+    if chosen == "objective" or is_own or (start is not None and is_of_unknown_shape(model)):
+        return lambda _, build: build()
+    return functools.partial(keep, model)
+
+
+def _in_batches(ascent, rows, width, verbose):
+    """Optimise all images, `width` of them side by side."""
     num_images = len(rows[0])
-    num_batches = math.ceil(num_images / batch_size)
-    size = math.ceil(num_images / num_batches)
     bar = keras.utils.Progbar(
-        num_batches * ascent.schedule.num_steps,
+        math.ceil(num_images / width) * ascent.schedule.num_steps,
         verbose=1 if _is_auto(verbose) else verbose,
         stateful_metrics=["activation"],
     )
@@ -205,9 +227,9 @@ def _in_batches(ascent, rows, batch_size, verbose):
             bar.add(1, [("activation", float(tf.reduce_mean(activations)))])
 
     parts = []
-    for first in range(0, num_images, size):
+    for first in range(0, num_images, width):
         # All batches have one size, so that there is one trace.
-        taken = np.minimum(np.arange(first, first + size), num_images - 1)
+        taken = np.minimum(np.arange(first, first + width), num_images - 1)
         batch = keras.tree.map_structure(lambda array, at=taken: array[at], rows)
         parts.append(ascent.climb(*batch, report))
     images, traces = zip(*parts, strict=True)

@@ -1,6 +1,9 @@
 """Images that maximise activations are those of closed forms, on every kind of model."""
 
+import functools
+import gc
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -10,6 +13,7 @@ from keras import layers
 
 import keras_explainable as ke
 from keras_explainable.features import _ascending
+from keras_explainable.features import _keeping
 from keras_explainable.features import _parametrizing
 from tests import token_zoo
 from tests import zoo
@@ -625,6 +629,105 @@ def test_steps_and_batches_are_traced_once():
         zoo.functional().model, objective=objective, seed=range(5), batch_size=2, **SHORT
     )
     assert len(traces) == 2  # A step, and the end.
+
+
+class Noted(layers.Layer):
+    """Notes that it is called: while a model is exposed and a step traced, and then no more."""
+
+    def call(self, inputs):
+        NOTES.append(inputs)
+        return inputs
+
+
+NOTES = []
+CONTRASTS = [ke.targets.contrast([1, 4], 0), ke.targets.contrast([2, 3], [1, 0])]
+
+
+def _noted():
+    """Return a model that notes its calls, of the same logits as `zoo.functional`."""
+    inputs = keras.Input(zoo.IMAGES.shape[1:])
+    return keras.Model(inputs, zoo.functional().model(Noted()(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"units": [1, 2]}, {"units": [3, 0], "start": np.tanh(zoo.IMAGES[:2])}),
+        ({"units": 0, "output": CONTRASTS[0]}, {"output": CONTRASTS[1], "seed": [5, 2]}),
+        ({"units": [1, 2], "mixing": np.diag([1.0, 2, 3])}, {"verbose": 0}),
+    ],
+    ids=["units", "data", "mixing"],
+)
+def test_later_calls_reuse_the_step(options, other):
+    model = _noted()
+    options = {**SHORT, "seed": [0, 1], **options}
+    ke.maximize_activation(model, **options)
+    noted = len(NOTES)
+    images, trace = ke.maximize_activation(model, **options | other)
+    assert len(NOTES) == noted > 0
+    wanted, wanted_trace = functional(**{"units": None, **options, **other})
+    np.testing.assert_allclose(images, wanted, atol=1e-5)
+    np.testing.assert_allclose(trace, wanted_trace, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"value_range": (-2, 1)},
+        {"learning_rate": 0.1},
+        {"num_steps": 4},
+        {"parametrization": "pixel"},
+        {"mixing": [[2, 0, 0], [0, 1, 0], [0, 0, 1]]},
+        {"units": None, "layer": "relu"},
+        {"units": None, "layer": "relu", "channels": 1},
+        {"output": ke.targets.probability()},
+        {"batch_size": 1, "seed": [0, 1]},
+    ],
+    ids=lambda other: " ".join(other),
+)
+def test_other_options_take_another_step(other):
+    model = zoo.functional().model
+    for options in ({}, other, {}):
+        arguments = {**SHORT, "units": 1, **options}
+        images, trace = ke.maximize_activation(model, **arguments)
+        wanted, wanted_trace = ke.maximize_activation(zoo.functional().model, **arguments)
+        np.testing.assert_allclose(images, wanted, atol=1e-6)
+        np.testing.assert_allclose(trace, wanted_trace, atol=1e-6)
+
+
+def test_the_kept_step_reads_new_weights():
+    model = linear(WEIGHTS)
+    ke.maximize_activation(model, 0, **SHORT)
+    model.layers[-1].set_weights([-w for w in model.layers[-1].get_weights()])
+    images, trace = ke.maximize_activation(model, 0, **SHORT)
+    np.testing.assert_allclose(trace[-1], model.predict(images, verbose=0)[:, 0], rtol=1e-5)
+
+
+def _first_unit(_, outputs):
+    return outputs[0][:, 0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
+)
+def test_models_that_are_deleted_leave_nothing_alive(kind):
+    alive, kept = [], len(_keeping._kept)
+    for _ in range(2):
+        model = zoo.KINDS[kind]().model
+        for options in ({"units": 1}, {"units": 0, "output": ke.targets.contrast(1, 0)}):
+            ke.maximize_activation(model, **SHORT, **options)
+        objective = functools.partial(_first_unit, model)
+        ke.maximize_activation(model, objective=objective, **SHORT)
+        layer = "backbone/relu" if "nested" in kind else "relu"
+        ke.maximize_activation(model, layer=layer, channels=1, **SHORT)
+        assert 1 <= len(_keeping._kept[model]) <= _keeping._MOST
+        alive.append(weakref.ref(model))
+        alive.extend(weakref.ref(variable) for variable in model.variables)
+        del model, objective
+    keras.backend.clear_session()
+    gc.collect()
+    assert sum(reference() is not None for reference in alive) == 0
+    assert len(_keeping._kept) <= kept
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
