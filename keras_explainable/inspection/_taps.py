@@ -248,7 +248,9 @@ class Tap(keras.layers.Layer):
                 self._before_scores(above) if is_spatial(logits[0]) else self._last_spatial(above)
             )
             tensor = _heads.default_endpoint(found, self.opened)
-            tensor = _tokens.not_only_read(self.ancestry(*logits), tensor, self.places(*logits))
+            places = self.places(*logits)
+            tensor = _tokens.not_only_read(self.ancestry(*logits), tensor, places)
+            tensor = self.of_input_rank(tensor, places)
         else:
             call, link = self.opened.locate(endpoint)
             tensor = (call.outputs if link == "output" else call.inputs)[0]
@@ -257,6 +259,11 @@ class Tap(keras.layers.Layer):
             expected = "a layer that the logits depend on"
             raise invalid("arguments", expected, repr(endpoint), hint)
         return tensor
+
+    def of_input_rank(self, tensor, places):
+        """Return what takes the place of activations by default, see `_tokens.of_input_rank`."""
+        rank = self.taken[self.shown_input(tensor)].shape.rank
+        return _tokens.of_input_rank(self.ancestry(tensor), tensor, places, rank)
 
     def pick(self, tensor, arrangement=None):
         """Pick a tensor of the first run, after those picked before, tokens arranged."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection._graphs import is_spatial
 
 # Class, distillation and register tokens that are looked for where their layer isn't opened.
 _MOST_EXTRA = 16
@@ -170,6 +171,8 @@ def _embedded(call, sizes, length):
         return None
     if not getattr(call.layer, "weights", ()) and math.prod(sizes) == length:
         return Place(sizes, 0, length)
+    if _is_of_keras(call.layer):
+        return None
     for layer in _compat.sublayers(call.layer):
         if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
             grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
@@ -178,6 +181,12 @@ def _embedded(call, sizes, length):
     found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA // 2)]
     found = [place for place in found if place is not None]
     return found[0] if len(found) == 1 else None
+
+
+def _is_of_keras(layer):
+    """Tell whether it is known of a layer or an operation that it embeds no patches."""
+    is_own = type(layer).__module__.split(".")[0] == "keras"
+    return is_own and not isinstance(layer, keras.layers.Lambda)
 
 
 def _square(sizes, length, extra):
@@ -245,8 +254,9 @@ def arrangement(shape, place, reshape, dimensions):
         raise ValueError(
             f"It isn't known where the tokens {tuple(shape)} of the layer are in the input. Pass "
             "`reshape=(height, width)` where the patches are the last of them, a function from "
-            "tokens to `(batch, height, width, channels)` otherwise, or `reshape=False` to leave "
-            "them as they are."
+            "tokens to `(batch, height, width, channels)` otherwise, `reshape=False` to leave "
+            "them as they are, as the steps of a sequence, or `layer=` to choose activations that "
+            f"have the {dimensions} axes of the input."
         )
     query = 0 if place.start else None if place.is_all else place.stop
     return Arrangement(_Arrange(place), _Restore(place), place.is_all, query)
@@ -414,6 +424,44 @@ def not_only_read(calls, endpoint, places=None):
             stacklevel=5,
         )
     return endpoint if found is None else found
+
+
+def of_input_rank(calls, endpoint, places, rank):
+    """Return the last activation with the axes of the input in place of one that has lost some.
+
+    That is what enters a pooling of each frame of a video, or a layer that returns the last frame.
+
+    Args:
+        calls: list of `Call`, those that the endpoint is computed by, first ones first.
+        endpoint: tensor.
+        places: `Places` of the tokens.
+        rank: number of axes of the input that it shows.
+
+    Returns:
+        tensor; the endpoint where it has all axes, is of tokens, or there is no such activation.
+    """
+    if len(endpoint.shape) >= rank or places.of(endpoint) is not None:
+        return endpoint
+    found, is_learned = None, False
+    for call in calls:
+        is_learned = is_learned or _heads.makes_scores(call.layer)
+        for tensor in call.outputs if is_learned else ():
+            found = tensor if len(tensor.shape) == rank and is_spatial(tensor) else found
+    takes = [call for call in calls if any(tensor is found for tensor in call.inputs)]
+    loses = any(_loses_axes(call, found) for call in takes if found is not None)
+    return found if loses else endpoint
+
+
+def _loses_axes(call, source):
+    """Tell whether a call pools or drops axes of what it takes, and makes no tokens of it."""
+    sizes = [_sizes(tensor) for tensor in call.outputs]
+    if not _is_of_keras(call.layer) or any(len(size) >= len(source.shape) for size in sizes):
+        return False
+    if not _heads.keeps_values(call.layer):
+        return True
+    # Steps of a sequence that hold all of a frame, and no channels at every position.
+    channels, steps = source.shape[-1], source.shape[1:-1]
+    return all(len(s) < 3 or (s[-1] != channels and s[1] in steps) for s in sizes)
 
 
 def attended(calls, places):

@@ -10,6 +10,7 @@ from keras_explainable.inspection import _tokens
 from keras_explainable.inspection import exposing
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
+from keras_explainable.inspection._graphs import is_spatial
 
 
 def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
@@ -60,7 +61,7 @@ def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
     exposed = exposing.exposed_model(model, graph, found, scores)
     exposing.set_inputs(exposed, graph, calls, scores)
     pooled = any(_tokens.is_pooled(calls, tensor) for tensor in _heads.last_spatial(calls))
-    _set_arrangement(exposed, scores, places, reshape, pooled)
+    _set_arrangement(exposed, scores, places, reshape, pooled or _has_positions(found.tensors))
     return exposed
 
 
@@ -71,13 +72,18 @@ def _expose_by_tap(model, outputs, inputs, reshape, cause):
     places, scores = tap.places(*tensors), tap.scores_above(*tensors)
     if not scores:
         raise _no_attention(model)
-    pooled = tap.is_pooled(*tensors)
+    pooled = tap.is_pooled(*tensors) or _has_positions(tensors)
     for score in scores:
         tap.pick(score)
     exposed = exposing.run_tap(model, tap, symbolic, scores, splice)
     exposed.activation = activation
     _set_arrangement(exposed, exposed.outputs[1:], places, reshape, pooled)
     return exposed
+
+
+def _has_positions(tensors):
+    """Tell whether a target takes the outputs of several tokens, any of which it may explain."""
+    return any(is_spatial(tensor) for tensor in tensors)
 
 
 def _set_arrangement(exposed, scores, places, reshape, pooled):

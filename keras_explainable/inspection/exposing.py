@@ -49,7 +49,8 @@ class Exposed(keras.Model):
             its input, in the order of the activations; empty but for `expose_biases`.
         arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`;
             `None` but for `expose_attention`.
-        query: index of the class token, or `None` where the logits are of all tokens.
+        query: index of the class token, or `None` where the logits are of all tokens, or of any,
+            which a target chooses.
         gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
             they are the gradients of the model.
         guide: another `Exposed` model of the same one, for a method that needs two.
@@ -117,7 +118,8 @@ def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
         model: `keras.Model`, functional, sequential or subclassed, built.
         arguments: endpoint of the activations, or a list of endpoints, or `()` for none. `None`
             takes the last spatial activation: what enters the global pooling (or flattening) that
-            feeds the logits. Where these read a class token, it is what enters the last attention.
+            feeds the logits. Where these read a class token, it is what enters the last attention,
+            and where a sequence of pooled frames is left, what has all axes of the input.
         outputs: which output the logits are of: its index among the outputs of the model, its name,
             or an endpoint. `None` takes the only output, or the first one with a warning. A
             function of the outputs that returns `(batch, units)`, or a target (`ke.targets`), gives
@@ -366,15 +368,23 @@ def _endpoints(graph, calls, choice, dense):
         list of symbolic tensors.
     """
     reached = {id(t) for call in calls for t in [*call.inputs, *call.outputs]}
-    endpoints = []
+    places, endpoints = _tokens.Places(calls), []
+
+    def ranked(endpoint):
+        taken = keras.tree.flatten(graph.inputs)[_shown_input(graph, calls, endpoint)]
+        above = _calls_above(calls, endpoint)[::-1]
+        return _tokens.of_input_rank(above, endpoint, places, len(taken.shape))
+
     for argument in choice(calls) if callable(choice) else choice:
         if argument is None:
             found = _heads.before_scores(calls, dense) if dense else _heads.last_spatial(calls)
+            found = [ranked(tensor) for tensor in found] if dense else found
             if dense and len(found) > 1:
                 # Each branch makes scores of its own, as the levels of a detector do.
                 endpoints += _of_one_input(found, [_shown_input(graph, calls, e) for e in found])
                 continue
-            endpoint = _tokens.not_only_read(calls, _heads.default_endpoint(found, graph))
+            endpoint = _tokens.not_only_read(calls, _heads.default_endpoint(found, graph), places)
+            endpoint = ranked(endpoint)
         else:
             endpoint = argument if callable(choice) else graph.endpoint(argument)
         if id(endpoint) not in reached:
@@ -383,8 +393,20 @@ def _endpoints(graph, calls, choice, dense):
             raise invalid("arguments", expected, repr(argument), hint)
         endpoints.append(endpoint)
     if choice is _rectified:
+        endpoints = _of_whole_rank(endpoints, ranked)
         endpoints = _of_one_input(endpoints, [_shown_input(graph, calls, e) for e in endpoints])
     return endpoints
+
+
+def _of_whole_rank(endpoints, ranked):
+    """Keep the endpoints with the axes of the input, or what one is computed from that has them.
+
+    Args:
+        endpoints: list of tensors.
+        ranked: function from a tensor to what takes its place by default.
+    """
+    kept = [endpoint for endpoint in endpoints if ranked(endpoint) is endpoint]
+    return kept or [ranked(endpoints[-1])]
 
 
 def _with_all_pooled(head, error, arranged):
@@ -401,6 +423,13 @@ def _arrangements(endpoints, shown, places, reshape):
     found = []
     for endpoint, taken in zip(endpoints, shown, strict=True):
         rank = len(taken.shape)
+        if 3 < len(endpoint.shape) < rank:
+            warnings.warn(
+                f"The map has other axes than the input and isn't resized: the activations are "
+                f"{tuple(endpoint.shape)} for an input {tuple(taken.shape)}; pass `layer=` to "
+                "choose others, or `reshape=False` to keep them.",
+                stacklevel=5,
+            )
         if len(endpoint.shape) != 3 or rank < 4:
             found.append(None)
             continue
@@ -421,6 +450,8 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, reshape, cause)
         for argument in (choice(calls) if callable(choice) else choice)
     ]
     if choice is _rectified:
+        places = tap.places(*tensors)
+        endpoints = _of_whole_rank(endpoints, lambda tensor: tap.of_input_rank(tensor, places))
         endpoints = _of_one_input(endpoints, [tap.shown_input(e) for e in endpoints])
     shown = [tap.shown_input(endpoint) for endpoint in endpoints]
     images = [tap.taken[index] for index in shown]

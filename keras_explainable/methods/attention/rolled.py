@@ -31,8 +31,8 @@ def attention_rollout(model, inputs, indices=None, *, heads="mean", discard_rati
 
     with the rows of :math:`\hat{A}_l` divided by their sums, and :math:`I` for the connections
     around attention. The map is the row of the class token at the patches, or the mean over rows
-    where the logits are of all tokens. It doesn't depend on the unit: every unit gets the same.
-    Cost: one forward pass.
+    where the logits are of all tokens, and with a target on outputs of several. It doesn't depend
+    on the unit: every unit gets the same. Cost: one forward pass.
 
     Args:
         model: model made by `inspection.expose_attention`.

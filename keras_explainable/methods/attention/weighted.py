@@ -26,8 +26,8 @@ def getam(model, inputs, indices=None, *, first_block=None):
               G_{ulh} = \frac{\partial \ell_u}{\partial A_{lh}}
 
     The map is the row of the class token at the patches, or the mean over rows where the logits
-    are of all tokens, which the paper doesn't treat. Cost: one forward pass, and a backward pass
-    per explained unit.
+    are of all tokens, and with a target on outputs of several, which the paper doesn't treat. Cost:
+    one forward pass, and a backward pass per explained unit.
 
     Args:
         model: as in `attention_rollout`.
@@ -139,8 +139,8 @@ def attention_relevance(model, inputs, indices=None):
               \Big[ A_{lh} \odot \frac{\partial \ell_u}{\partial A_{lh}} \Big]^+
 
     The map is the row of the class token at the patches, or the mean over rows where the logits
-    are of all tokens, which the paper doesn't treat. Cost: one forward pass, and a backward pass
-    per explained unit.
+    are of all tokens, and with a target on outputs of several, which the paper doesn't treat. Cost:
+    one forward pass, and a backward pass per explained unit.
 
     Args:
         model: as in `attention_rollout`.

@@ -218,8 +218,9 @@ def _masking(model, inputs, activations, number):
     indices = getattr(model, "input_indices", ())
     shown = indices[number] if indices else 0
     if flat[shown].shape.rank != activations.shape.rank:
-        expected = f"a model whose input has the positions of activations {activations.shape}"
-        raise invalid("model", expected, f"an input of shape {tuple(flat[shown].shape)}")
+        expected = f"activations with the axes of the input {tuple(flat[shown].shape)}"
+        hint = "Choose a layer with `layer=`, or another method, which doesn't mask the input."
+        raise invalid("layer", expected, f"activations {tuple(activations.shape)}", hint)
     num_channels = activations.shape[-1]
     channels_first = tf.transpose(
         activations, (0, activations.shape.rank - 1, *_axes.spatial(activations.shape.rank))

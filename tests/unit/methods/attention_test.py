@@ -163,6 +163,57 @@ def test_maps_are_those_of_the_equation(oracle, options, pooling):
     np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def _of_tokens(is_subclassed=False):
+    """Return a transformer with a class token and scores of every token, in either make."""
+    pooled = token_zoo.functional("class")
+    x = pooled.get_layer("last").output
+    random = keras.initializers.RandomNormal(seed=0)
+    model = keras.Model(pooled.input, layers.Dense(2, kernel_initializer=random)(x))
+    if not is_subclassed:
+        return model
+
+    class WithTensorFlow(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def call(self, x):
+            return self.model(tf.reverse(tf.reverse(x, [1]), [1]))
+
+    subclassed = WithTensorFlow()
+    subclassed(token_zoo.IMAGES)
+    return subclassed
+
+
+@pytest.mark.parametrize("is_subclassed", [False, True])
+def test_target_at_a_token_is_explained_by_the_attention_of_that_token(is_subclassed):
+    model, images = _of_tokens(is_subclassed), tf.constant(token_zoo.IMAGES)
+    exposed = ke.inspection.expose_attention(_of_tokens(), ke.targets.values())
+    found = []
+    for token in (4, 9):
+        target = ke.targets.position(token)
+        _, maps = ke.getam(model, token_zoo.IMAGES, 1, output=target, first_block=1, **RAW)
+        with tf.GradientTape() as tape:
+            outputs, *_, last = exposed(images)
+            score = outputs[:, 2 * token + 1]
+        gradients = tape.gradient(score, last).numpy()
+        terms = (np.maximum(last * gradients, 0).mean(1), np.maximum(gradients, 0).mean(1))
+        row = (terms[0] * terms[1])[:, token, 1:].reshape(-1, 4, 4)
+        assert np.ptp(row, axis=(1, 2)).min() > 0
+        np.testing.assert_allclose(maps[..., 0] * 17, row, atol=1e-4 * row.max())
+        found.append(maps)
+    assert np.abs(found[0] - found[1]).max() > 0.1 * np.abs(found[0]).max()
+
+
+@pytest.mark.parametrize("method", sorted({oracle.__name__ for oracle, _ in CASES}))
+def test_target_on_all_tokens_has_no_row_of_its_own(method):
+    target = ke.targets.segment("all")
+    exposed = ke.inspection.expose_attention(_of_tokens(), target)
+    assert exposed.query is None
+    _, maps = ke.explain(method, _of_tokens(), token_zoo.IMAGES, output=target, **RAW)
+    assert np.ptp(maps, axis=(1, 2)).min() > 0
+
+
 def test_options_are_checked():
     model, images = token_zoo.functional("class"), token_zoo.IMAGES
     with pytest.raises(ValueError, match=r"`heads`.*mean, max, min.*'sum'"):
