@@ -6,13 +6,16 @@ import warnings
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _moves
+from keras_explainable.inspection import _probing
 
-# Class, distillation and register tokens that are looked for where their layer isn't opened.
+# Class, distillation and register tokens that are looked for among operations of TensorFlow.
 _MOST_EXTRA = 16
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _PROJECTIONS = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -51,11 +54,16 @@ class Places:
 
     def __init__(self, calls):
         self._exact, self._carried = {}, {}
+        self._moves = _moves.Moves()
+        has_tokens = any(len(_sizes(tensor)) == 3 for call in calls for tensor in call.outputs)
         for call in calls:
+            if has_tokens and not isinstance(call.layer, tf.Operation):
+                self._moves.follow(call)
             for tensor in call.outputs:
                 place = self._follow(call, tensor)
                 if place is not None:
                     self._exact[_key(tensor)] = place
+                    self._number(tensor, place)
                 carried = self._carried_to(call) or self._rearranged(call)
                 if place is not None or carried:
                     self._carried[_key(tensor)] = place or carried[0]
@@ -72,6 +80,12 @@ class Places:
         """Return the last place of so many tokens, or `None`."""
         found = [place for place in self._exact.values() if place.length == length]
         return found[-1] if found else None
+
+    def _number(self, tensor, place):
+        """Let patches that were found in another way be followed through what moves them."""
+        if self._moves.of(tensor) is None and None not in _sizes(tensor)[1:]:
+            rows = _moves.rows(place.grid, place.start, *_sizes(tensor)[1:])
+            self._moves.set(tensor, rows, place.grid)
 
     def _carried_to(self, call):
         return [self._carried[_key(t)] for t in call.inputs if _key(t) in self._carried]
@@ -90,6 +104,10 @@ class Places:
         length = _sizes(tensor)[1]
         if length is None:
             return self._of_unknown_length(call, tensor)
+        known = self._moves.of(tensor)
+        if known or self._moves.is_lost(tensor):
+            grid, start = (known and _moves.in_rows(*known)) or ((1,), 0)
+            return Place(grid, start, length) if min(grid) > 1 else None
         joined = self._joined(call, length)
         if joined is not None:
             return joined
@@ -97,14 +115,34 @@ class Places:
         for place in carried:
             if place.length == length:
                 return place
+        if isinstance(call.layer, tf.Operation):
+            return self._by_sizes(call, length, carried)
+        for number, source in enumerate(call.inputs):
+            place = self._exact.get(_key(source))
+            if place is not None:
+                return _changed(call, number, tensor, place)
+        if carried:
+            return None
+        images = [i for i, t in enumerate(call.inputs) if len(_sizes(t)) > 3]
+        found = (_embedded(call, number, tensor) for number in images)
+        return next((place for place in found if place), None)
+
+    def _by_sizes(self, call, length, carried):
+        """Follow an operation of TensorFlow, of which sizes tell where patches are."""
         grids = [_sizes(t)[1:-1] for t in call.inputs if len(_sizes(t)) > 3]
         for grid in grids:
             if None not in grid and min(grid) > 1 and math.prod(grid) == length:
                 return Place(grid, 0, length)
-        if carried:
-            exact = any(_key(t) in self._exact for t in call.inputs)
-            return _changed(carried[0], length) if exact else None
-        return next((p for p in (_embedded(call, g, length) for g in grids) if p), None)
+        exact = [self._exact[_key(t)] for t in call.inputs if _key(t) in self._exact]
+        if not carried or not exact:
+            return None
+        place, more = exact[0], length - exact[0].length
+        if 0 < more <= _MOST_EXTRA:
+            return Place(place.grid, place.start + more, length)
+        if length >= math.prod(place.grid):
+            return Place(place.grid, max(0, place.start + more), length)
+        merged = _merged(place.grid)
+        return Place(merged, 0, length) if merged and math.prod(merged) == length else None
 
     def _of_unknown_length(self, call, tensor):
         """Follow what keeps tokens, or arranges an image as tokens, whose number isn't stated."""
@@ -151,45 +189,57 @@ def _sizes(tensor):
     return () if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
 
 
-def _changed(place, length):
+def _merged(grid):
+    """Return the grid of patches merged by two along each axis, or `None`."""
+    even = all(size % 2 == 0 for size in grid)
+    return tuple(size // 2 for size in grid) if even else None
+
+
+def _changed(call, number, tensor, place):
     """Follow a layer that takes tokens and returns more of them, or fewer."""
-    patches, more = math.prod(place.grid), length - place.length
-    if 0 < more <= _MOST_EXTRA:
-        return Place(place.grid, place.start + more, length)
-    if length >= patches:
-        return Place(place.grid, max(0, place.start + more), length)
-    merged = tuple(size // 2 for size in place.grid)
-    even = all(size % 2 == 0 for size in place.grid)
-    # Patches merged by two along each axis.
-    return Place(merged, 0, length) if even and math.prod(merged) == length else None
-
-
-def _embedded(call, sizes, length):
-    """Follow a layer that isn't opened and makes tokens of an image."""
-    if None in sizes:
+    inside = slice(place.start, place.stop)
+    tokens = np.full(place.length, -1)
+    length = _sizes(tensor)[1]
+    try:
+        probe = _probing.Probe(call, number, tensor)
+        tokens[inside] = 0
+        count = probe.changed(tokens == 0).sum()
+        for grid in filter(None, (place.grid, _merged(place.grid))):
+            if math.prod(grid) == count:
+                tokens[inside] = _probing.blocks(place.grid, grid).ravel()
+                start = _probing.start_of_patches(probe, tokens)
+                return None if start is None else Place(grid, start, length)
+    except Exception:  # Whatever it takes, where its tokens are isn't known.
         return None
-    if not getattr(call.layer, "weights", ()) and math.prod(sizes) == length:
-        return Place(sizes, 0, length)
+    return None
+
+
+def _embedded(call, number, tensor):
+    """Follow a layer that isn't opened and makes tokens of an image."""
+    try:
+        probe = _probing.Probe(call, number, tensor)
+        count = probe.changed(np.ones(probe.sizes, "bool")).sum()
+        grid = _embedded_grid(call, probe.sizes, count)
+        if grid is None or min(grid) < 2:
+            return None
+        start = _probing.start_of_patches(probe, _probing.blocks(probe.sizes, grid))
+    except Exception:  # Whatever it takes, where its tokens are isn't known.
+        return None
+    return None if start is None else Place(grid, start, _sizes(tensor)[1])
+
+
+def _embedded_grid(call, sizes, patches):
+    """Return the grid of so many patches that a layer makes of an image, or `None`."""
+    if patches == math.prod(sizes):
+        return sizes
     for layer in _compat.sublayers(call.layer):
         if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
             grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
-            extra = length - math.prod(grid)
-            return Place(grid, extra, length) if 0 <= extra <= _MOST_EXTRA else None
-    found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA // 2)]
-    found = [place for place in found if place is not None]
-    return found[0] if len(found) == 1 else None
-
-
-def _square(sizes, length, extra):
-    """Return the place of patches as high as wide after so many other tokens, or `None`."""
-    patches = length - extra
-    if patches < 2:
-        return None
-    side = round((math.prod(sizes) / patches) ** (1 / len(sizes)))
-    if side < 1 or any(size % side for size in sizes):
-        return None
-    grid = tuple(size // side for size in sizes)
-    return Place(grid, extra, length) if math.prod(grid) == patches else None
+            return grid if math.prod(grid) == patches else None
+    side = round((math.prod(sizes) / max(patches, 1)) ** (1 / len(sizes)))
+    grid = tuple(size // max(side, 1) for size in sizes)
+    is_whole = all(size % max(side, 1) == 0 for size in sizes)
+    return grid if is_whole and math.prod(grid) == patches else None
 
 
 class Arrangement(NamedTuple):

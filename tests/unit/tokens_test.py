@@ -86,6 +86,105 @@ def test_tokens_put_on_either_side_are_dropped():
     np.testing.assert_array_equal(_grid(model, "tokens"), tokens[:, 2:18].reshape(3, 4, 4, 4))
 
 
+class Among(layers.Layer):
+    """Puts tokens before and after others, or makes them in other ways."""
+
+    def __init__(self, build, **arguments):
+        super().__init__(**arguments)
+        self.join = build
+
+    def call(self, x):
+        return self.join(x, ops.zeros_like(x[:, :1]))
+
+
+AMONG = {
+    "first": (lambda x, t: ops.concatenate([t, x], 1), 1, (0, 8)),
+    "last": (lambda x, t: ops.concatenate([x, t], 1), 0, (-1, 16)),
+    "both": (lambda x, t: ops.concatenate([t, x, t, t], 1), 1, (17, 17)),
+}
+
+
+@pytest.mark.parametrize("place", AMONG)
+def test_patches_are_found_where_a_closed_layer_puts_them(place):
+    build, start, _ = AMONG[place]
+    x = inputs = keras.Input((8, 8, 3))
+    x = Among(build)(layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x)))
+    model = _head(inputs, layers.Dense(4, name="tokens")(x))
+    tokens = _grid(model, "tokens", reshape=False)
+    desired = tokens[:, start : start + 16].reshape(3, 4, 4, 4)
+    np.testing.assert_array_equal(_grid(model, "tokens"), desired)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda x, t: ops.concatenate([x[:, :8], t, x[:, 8:]], 1),
+        lambda x, t: ops.concatenate([t, ops.flip(x, 1)], 1),
+        lambda x, t: ops.concatenate([t, ops.cumsum(x, 1)[:, 3:]], 1),
+    ],
+)
+def test_patches_that_a_closed_layer_takes_apart_are_refused(join):
+    x = inputs = keras.Input((8, 8, 3))
+    x = Among(join)(layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x)))
+    model = _head(inputs, layers.Dense(4, name="tokens")(x))
+    with pytest.raises(ValueError, match=r"It isn't known where the tokens.*`reshape="):
+        ke.inspection.expose(model, "tokens")
+
+
+def _transposed(x):
+    return layers.Reshape((16, 4))(layers.Permute((2, 1, 3))(x))
+
+
+def _in_windows(x):
+    x = ops.transpose(ops.reshape(x, (-1, 2, 2, 2, 2, 4)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, 16, 4))
+
+
+def _in_windows_by_layers(x):
+    x = layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((2, 2, 2, 2, 4))(x))
+    return layers.Reshape((16, 4))(x)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        _transposed,
+        _in_windows,
+        _in_windows_by_layers,
+        lambda x: Among(lambda x, _: ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, 16, 4)))(x),
+    ],
+)
+def test_patches_in_another_order_are_refused(order):
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Dense(4, name="tokens")(order(layers.Conv2D(4, 2, strides=2)(x)))
+    model = _head(inputs, x + layers.MultiHeadAttention(2, 2)(x, x))
+    with pytest.raises(ValueError, match=r"It isn't known where the tokens.*`reshape="):
+        ke.inspection.expose(model, "tokens")
+    with pytest.raises(ValueError, match=r"It isn't known where the 16 tokens"):
+        ke.legrad(model, IMAGES)
+
+
+def test_order_that_is_undone_is_followed():
+    def shifted(x, shift):
+        return ops.roll(x, (shift, shift), (1, 2))
+
+    x = inputs = keras.Input((8, 8, 3))
+    x = image = layers.Conv2D(4, 2, strides=2)(x)
+    x = layers.Dense(4)(_windows(shifted(x, -1), True))
+    x = shifted(ops.reshape(_windows(x, False), (-1, 4, 4, 4)), 1) + image
+    model = _head(inputs, layers.Dense(4, name="tokens")(layers.Reshape((16, 4))(x)))
+    tokens = _grid(model, "tokens", reshape=False)
+    np.testing.assert_array_equal(_grid(model, "tokens"), tokens.reshape(3, 4, 4, 4))
+
+
+def test_patches_cut_by_hand_are_found():
+    x = inputs = keras.Input((8, 8, 3))
+    x = ops.transpose(ops.reshape(x, (-1, 2, 4, 4, 2, 3)), (0, 1, 3, 2, 4, 5))
+    model = _head(inputs, layers.Dense(5, name="tokens")(ops.reshape(x, (-1, 8, 24))))
+    tokens = _grid(model, "tokens", reshape=False)
+    np.testing.assert_array_equal(_grid(model, "tokens"), tokens.reshape(3, 2, 4, 5))
+
+
 def test_merged_patches_have_the_grid_of_their_stage():
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((16, 4), name="first")(layers.Conv2D(4, 2, strides=2)(x))
@@ -93,6 +192,7 @@ def test_merged_patches_have_the_grid_of_their_stage():
     x = layers.Reshape((4, 16))(layers.Permute((1, 3, 2, 4, 5))(x))
     model = _head(inputs, layers.Dense(6, name="second")(x))
     assert _grid(model, "first").shape == (3, 4, 4, 4)
+    assert _grid(model).shape == (3, 2, 2, 6)
     assert _grid(model, reshape=(2, 2)).shape == (3, 2, 2, 6)
 
 
