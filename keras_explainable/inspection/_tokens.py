@@ -53,7 +53,7 @@ class Places:
     """
 
     def __init__(self, calls):
-        self._exact, self._carried = {}, {}
+        self._calls, self._exact, self._carried = calls, {}, {}
         self._moves = _moves.Moves()
         has_tokens = any(len(_sizes(tensor)) == 3 for call in calls for tensor in call.outputs)
         for call in calls:
@@ -80,6 +80,38 @@ class Places:
         """Return the last place of so many tokens, or `None`."""
         found = [place for place in self._exact.values() if place.length == length]
         return found[-1] if found else None
+
+    def read_after(self, scores):
+        """List the tokens that are taken out of all of them after the last attention.
+
+        Args:
+            scores: list of attention scores, tensors `(batch, ..., tokens, tokens)`.
+
+        Returns:
+            sorted list of their indices, empty where none is seen to be taken.
+        """
+        keys, length = {_key(tensor) for tensor in scores}, scores[-1].shape[-1]
+        if length is None:
+            return []
+        numbers = range(len(self._calls))
+        made = [i for i in numbers if any(_key(t) in keys for t in self._calls[i].outputs)]
+        moves, found = _moves.Moves(), set()
+        for call in self._calls[made[-1] + 1 :] if made else ():
+            if isinstance(call.layer, tf.Operation):
+                found.update(_sliced(call.layer, length))
+                continue
+            for tensor in call.inputs:
+                known, sizes = moves.of(tensor), _sizes(tensor)
+                is_followed = known is not None and known[1] == (length,)
+                if len(sizes) == 3 and sizes[1] == length and sizes[2] and not is_followed:
+                    moves.set(tensor, _moves.rows((length,), 0, *sizes[1:]), (length,))
+            moves.follow(call)
+            if any(len(_sizes(tensor)) == 3 for tensor in call.inputs):
+                arrays = [
+                    moves.of(t)[0] for t in call.outputs if t.shape[1:-1] == () and moves.of(t)
+                ]
+                found.update(int(i) - 1 for array in arrays for i in np.unique(array) if i)
+        return sorted(found)
 
     def _number(self, tensor, place):
         """Let patches that were found in another way be followed through what moves them."""
@@ -179,6 +211,17 @@ def _concatenated_axis(layer):
     return getattr(layer, "axis", -1) if type(layer).__name__ == "Concatenate" else None
 
 
+def _sliced(operation, length):
+    """List the token that an operation of TensorFlow takes out of so many."""
+    if operation.type != "StridedSlice" or operation.outputs[0].shape.rank != 2:
+        return []
+    begin = tf.get_static_value(operation.inputs[1])
+    is_one = operation.get_attr("shrink_axis_mask") == 2 and not operation.get_attr("ellipsis_mask")
+    if begin is None or not is_one or _sizes(operation.inputs[0])[1:2] != (length,):
+        return []
+    return [int(begin[1]) % length]
+
+
 def _key(tensor):
     """Tell a tensor from others of its model."""
     return id(tensor) if isinstance(tensor, keras.KerasTensor) else tensor.name
@@ -249,13 +292,13 @@ class Arrangement(NamedTuple):
         arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`.
         restore: function from tokens and what they are arranged to, to tokens with that inside.
         is_all: whether every token is a patch.
-        query: index of the token that stands for the class, or `None`.
+        others: indices of the tokens that are no patches.
     """
 
     arrange: object
     restore: object
     is_all: bool
-    query: int | None
+    others: tuple
 
 
 def check_reshape(reshape):
@@ -298,8 +341,8 @@ def arrangement(shape, place, reshape, dimensions):
             "tokens to `(batch, height, width, channels)` otherwise, or `reshape=False` to leave "
             "them as they are."
         )
-    query = 0 if place.start else None if place.is_all else place.stop
-    return Arrangement(_Arrange(place), _Restore(place), place.is_all, query)
+    others = (*range(place.start), *range(place.stop, place.length))
+    return Arrangement(_Arrange(place), _Restore(place), place.is_all, others)
 
 
 def _by_function(function, shape, dimensions):
@@ -316,8 +359,8 @@ def _by_function(function, shape, dimensions):
         # Windows, of which it takes several, and which have no tokens besides patches.
         taken = tf.ones(shape[1])
     used = taken.numpy() != 0
-    query = None if used.all() else int((~used).argmax())
-    return Arrangement(function, _RestoreBy(function), bool(used.all()), query)
+    others = tuple(int(i) for i in np.flatnonzero(~used))
+    return Arrangement(function, _RestoreBy(function), bool(used.all()), others)
 
 
 class _Arrange:

@@ -185,6 +185,80 @@ def test_patches_cut_by_hand_are_found():
     np.testing.assert_array_equal(_grid(model, "tokens"), tokens.reshape(3, 2, 4, 5))
 
 
+class Register(layers.Layer):
+    """Puts tokens at the ends of others, which it learns."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.before, self.after = before, after
+
+    def build(self, shape):
+        self.value = self.add_weight(shape=(self.before + self.after, shape[-1]), name="value")
+        self.built = True
+
+    def call(self, x):
+        tokens = ops.broadcast_to(self.value, (ops.shape(x)[0], *self.value.shape))
+        return ops.concatenate([tokens[:, : self.before], x, tokens[:, self.before :]], 1)
+
+
+class Closed(layers.Layer):
+    """Reads tokens out of sight."""
+
+    def call(self, x):
+        return x[:, 0]
+
+
+def _reading(before, after, head):
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    x = Register(before, after)(x)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 2)(x, x))
+    return keras.Model(inputs, layers.Dense(2)(head(x)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "head", "query"),
+    [
+        (1, 0, lambda x: x[:, 0], 0),
+        (0, 1, lambda x: x[:, -1], 16),
+        (0, 1, Closed(), 16),
+        (4, 0, lambda x: x[:, 2], 2),
+        (4, 0, lambda x: layers.Flatten()(layers.Dense(4)(x[:, 1:])[:, :1]), 1),
+        (2, 1, lambda x: (x[:, 0] + x[:, 1]) / 2, (0, 1)),
+        (2, 1, lambda x: x[:, -1], 18),
+        (2, 1, Closed(), (0, 1, 18)),
+        (0, 0, Closed(), None),
+        (2, 1, layers.GlobalAveragePooling1D(), None),
+    ],
+)
+def test_row_is_that_of_the_token_that_the_head_reads(before, after, head, query):
+    model = _reading(before, after, head)
+    exposed = ke.inspection.expose_attention(model)
+    assert exposed.query == query
+    scores = exposed(IMAGES)[1].numpy().mean(1)
+    scores = (scores + np.eye(scores.shape[-1])) / 2
+    rows = scores.mean(1) if query is None else scores[:, np.atleast_1d(query)].mean(1)
+    _, maps = ke.methods.get("attention_rollout")(exposed, IMAGES)
+    desired = rows[:, before : before + 16].reshape(3, 4, 4)
+    np.testing.assert_allclose(maps[..., 0], desired, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*was called on layer")
+def test_row_is_found_among_operations_of_tensorflow():
+    class ReadsLast(token_zoo.WithTensorFlow):
+        def call(self, inputs):
+            x = self.patch(tf.reverse(tf.reverse(inputs, [1]), [1]))
+            x = tf.reshape(x, (tf.shape(x)[0], 16, token_zoo.WIDTH))
+            x = tf.concat([x, x[:, :1] * 0, x[:, :1] * 0], axis=1)
+            return self.head(self.last(self.blocks[0](x))[:, -1])
+
+    model = ReadsLast("class")
+    model(IMAGES)
+    exposed = ke.inspection.expose_attention(model)
+    assert exposed.query == 17
+    assert exposed.arrange(exposed(IMAGES)[1][:, 0, 17][..., None]).shape == (3, 4, 4, 1)
+
+
 def test_merged_patches_have_the_grid_of_their_stage():
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((16, 4), name="first")(layers.Conv2D(4, 2, strides=2)(x))
