@@ -333,7 +333,11 @@ def arrangement(shape, place, reshape, dimensions):
         if len(grid) != dimensions or extra < 0:
             expected = f"{dimensions} sizes whose product is at most {length}, the number of tokens"
             raise invalid("reshape", expected, reshape)
-        place = Place(grid, extra, length or math.prod(grid))
+        if place is not None and math.prod(grid) != math.prod(place.grid):
+            expected = f"sizes of as many patches as there are, which are on a grid {place.grid}"
+            raise invalid("reshape", expected, reshape)
+        start = extra if place is None else place.start
+        place = Place(grid, start, length or math.prod(grid))
     if place is None or len(place.grid) != dimensions:
         raise ValueError(
             f"It isn't known where the tokens {tuple(shape)} of the layer are in the input. Pass "
@@ -348,19 +352,35 @@ def arrangement(shape, place, reshape, dimensions):
 def _by_function(function, shape, dimensions):
     if shape[1] is None or shape[2] is None:
         raise invalid("reshape", "tokens of a known number", f"tokens {tuple(shape)}")
-    kind = tf.TensorSpec((None, shape[1], shape[1]))
+    kind = tf.TensorSpec((None, *shape[1:]))
     traced = tf.function(function, autograph=False).get_concrete_function(kind)
-    if traced.structured_outputs.shape.rank != dimensions + 2:
+    returned = traced.structured_outputs.shape
+    if returned.rank != dimensions + 2:
         expected = f"a function whose value has {dimensions} axes between batch and channels"
-        raise invalid("reshape", expected, f"one that returns {traced.structured_outputs.shape}")
+        raise invalid("reshape", expected, f"one that returns {returned}")
+    tokens = np.random.default_rng(0).normal(size=shape[1:]).astype("float32")
     try:
-        taken = tf.reduce_sum(traced(tf.eye(shape[1])[None]), axis=range(dimensions + 1))
+        grid = traced(tf.constant(tokens[None])).numpy()
+        used = _used(tokens, grid.reshape(-1, grid.shape[-1]))
     except tf.errors.InvalidArgumentError:
         # Windows, of which it takes several, and which have no tokens besides patches.
-        taken = tf.ones(shape[1])
-    used = taken.numpy() != 0
+        used = np.ones(shape[1], "bool")
     others = tuple(int(i) for i in np.flatnonzero(~used))
     return Arrangement(function, _RestoreBy(function), bool(used.all()), others)
+
+
+def _used(tokens, patches):
+    """Tell which tokens there are among patches, or refuse what is no selection of tokens."""
+    order = np.argsort(tokens[:, 0])
+    found = np.searchsorted(tokens[order, 0], patches[:, 0]).clip(max=len(tokens) - 1)
+    found = order[found]
+    is_token = patches.shape[1] == tokens.shape[1] and (tokens[found] == patches).all()
+    if not is_token or len(set(found)) < len(found):
+        expected = "a function that selects and permutes tokens, each at most once"
+        raise invalid("reshape", expected, "one that changes or repeats their values")
+    used = np.zeros(len(tokens), "bool")
+    used[found] = True
+    return used
 
 
 class _Arrange:

@@ -333,6 +333,29 @@ def test_series_are_left_as_they_are():
     assert tuple(exposed.outputs[1].shape) == (None, 14, 4)
 
 
+def _four(tokens):
+    return tf.reshape(tokens[:, 1:17], (-1, 4, 4, tokens.shape[-1]))
+
+
+def test_sizes_given_and_functions_find_the_patches_before_other_tokens():
+    model = _reading(0, 2, lambda x: x[:, -1])
+    name = next(layer.name for layer in model.layers if "normalization" in layer.name)
+    tokens = _grid(model, name, reshape=False)
+    np.testing.assert_array_equal(
+        _grid(model, name, reshape=(2, 8)), tokens[:, :16].reshape(3, 2, 8, 4)
+    )
+    turned = _grid(model, name, reshape=lambda t: _four(tf.roll(t, 1, 1))[:, ::-1])
+    np.testing.assert_array_equal(turned, tokens[:, :16].reshape(3, 4, 4, 4)[:, ::-1])
+
+
+def test_attention_of_an_unknown_number_of_tokens_asks_for_their_sizes():
+    x = inputs = keras.Input((None, None, 3))
+    x = layers.Reshape((-1, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    model = _head(inputs, layers.MultiHeadAttention(2, 2)(x, x))
+    with pytest.raises(ValueError, match=r"number of tokens.*isn't known.*fixed size.*`reshape="):
+        ke.legrad(model, IMAGES)
+
+
 @pytest.mark.parametrize(
     ("reshape", "message"),
     [
@@ -341,7 +364,13 @@ def test_series_are_left_as_they_are():
         ((4, 4.0), r"`reshape`.*positive integers"),
         ((5, 5), r"`reshape`.*at most 17.*\(5, 5\)"),
         ((16,), r"`reshape`.*2 sizes.*\(16,\)"),
-        (lambda tokens: tokens, r"`reshape`.*2 axes between.*\(None, 17, 17\)"),
+        ((2, 4), r"`reshape`.*as many patches.*\(4, 4\).*\(2, 4\)"),
+        (lambda tokens: tokens, r"`reshape`.*2 axes between.*\(None, 17, 8\)"),
+        (lambda tokens: 2 * _four(tokens), r"`reshape`.*selects and permutes"),
+        (lambda tokens: _four(tokens)[..., :4], r"`reshape`.*selects and permutes"),
+        (lambda tokens: _four((tokens + tokens[:, ::-1]) / 2), r"`reshape`.*selects and permutes"),
+        (lambda tokens: _four(tokens)[:, ::-1] * 0, r"`reshape`.*selects and permutes"),
+        (lambda tokens: _four(tf.repeat(tokens, 2, 1)), r"`reshape`.*at most once"),
     ],
 )
 def test_ways_to_reshape_that_are_none_are_refused(reshape, message):
