@@ -262,7 +262,7 @@ def _embedded(call, number, tensor):
     try:
         probe = _probing.Probe(call, number, tensor)
         count = probe.changed(np.ones(probe.sizes, "bool")).sum()
-        grid = _embedded_grid(call, probe.sizes, count)
+        grid = _embedded_grid(call, probe, count)
         if grid is None or min(grid) < 2:
             return None
         start = _probing.start_of_patches(probe, _probing.blocks(probe.sizes, grid))
@@ -271,14 +271,20 @@ def _embedded(call, number, tensor):
     return None if start is None else Place(grid, start, _sizes(tensor)[1])
 
 
-def _embedded_grid(call, sizes, patches):
+def _embedded_grid(call, probe, patches):
     """Return the grid of so many patches that a layer makes of an image, or `None`."""
+    sizes = probe.sizes
     if patches == math.prod(sizes):
         return sizes
     for layer in _compat.sublayers(call.layer):
         if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
             grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
             return grid if math.prod(grid) == patches else None
+    # So many patches are along an edge of the image where none reaches into another.
+    edges = [probe.changed(index == 0).sum() for index in np.indices(sizes)]
+    grid = tuple(int(patches // max(edge, 1)) for edge in edges)
+    if math.prod(grid) == patches:
+        return grid
     side = round((math.prod(sizes) / max(patches, 1)) ** (1 / len(sizes)))
     grid = tuple(size // max(side, 1) for size in sizes)
     is_whole = all(size % max(side, 1) == 0 for size in sizes)

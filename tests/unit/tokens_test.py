@@ -68,6 +68,14 @@ def test_patches_of_a_layer_that_cuts_them_are_square(extra):
     np.testing.assert_array_equal(grid, tokens[:, extra:].reshape(3, 4, 4, 4))
 
 
+def test_patches_of_a_layer_that_cuts_them_wider_than_high_are_found():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Lambda(lambda x: ops.reshape(ops.image.extract_patches(x, (2, 4)), (-1, 8, 24)))(x)
+    model = _head(inputs, layers.Dense(4, name="tokens")(x))
+    tokens = _grid(model, "tokens", reshape=False)
+    np.testing.assert_array_equal(_grid(model, "tokens"), tokens.reshape(3, 4, 2, 4))
+
+
 def test_grid_of_a_layer_that_holds_a_convolution_is_that_of_its_strides():
     x = inputs = keras.Input((8, 8, 3))
     model = _head(inputs, layers.Dense(4, name="tokens")(Embedding()(x)))
