@@ -44,6 +44,12 @@ def arranged(found, places, shown, reshape):
             "Methods that follow attention from layer to layer need the same tokens in all."
         )
     (length,) = lengths
+    if length is None and reshape is None:
+        raise ValueError(
+            "The number of tokens that attend to each other isn't known before the model is run. "
+            "Build the model for inputs of a fixed size, or pass `reshape=(height, width)` where "
+            "the patches are all of the tokens."
+        )
     rank = max(len(shown.shape), 3)
     place = _series(length, shown) if len(shown.shape) < 4 else places.with_length(length)
     if reshape is False:
@@ -56,7 +62,7 @@ def arranged(found, places, shown, reshape):
             "where the patches are the last of them, or a function from tokens to `(batch, height, "
             "width, channels)`."
         )
-    return _tokens.arrangement((None, length, length), place, reshape, rank - 2)
+    return _tokens.arrangement((None, length, 1), place, reshape, rank - 2)
 
 
 def _series(length, shown):

@@ -6,14 +6,17 @@ import warnings
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable.inspection import _heads
+from keras_explainable.inspection import _moves
+from keras_explainable.inspection import _probing
 from keras_explainable.inspection._graphs import is_spatial
 
-# Class, distillation and register tokens that are looked for where their layer isn't opened.
+# Class, distillation and register tokens that are looked for among operations of TensorFlow.
 _MOST_EXTRA = 16
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _PROJECTIONS = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -51,12 +54,17 @@ class Places:
     """
 
     def __init__(self, calls):
-        self._exact, self._carried = {}, {}
+        self._calls, self._exact, self._carried = calls, {}, {}
+        self._moves = _moves.Moves()
+        has_tokens = any(len(_sizes(tensor)) == 3 for call in calls for tensor in call.outputs)
         for call in calls:
+            if has_tokens and not isinstance(call.layer, tf.Operation):
+                self._moves.follow(call)
             for tensor in call.outputs:
                 place = self._follow(call, tensor)
                 if place is not None:
                     self._exact[_key(tensor)] = place
+                    self._number(tensor, place)
                 carried = self._carried_to(call) or self._rearranged(call)
                 if place is not None or carried:
                     self._carried[_key(tensor)] = place or carried[0]
@@ -73,6 +81,44 @@ class Places:
         """Return the last place of so many tokens, or `None`."""
         found = [place for place in self._exact.values() if place.length == length]
         return found[-1] if found else None
+
+    def read_after(self, scores):
+        """List the tokens that are taken out of all of them after the last attention.
+
+        Args:
+            scores: list of attention scores, tensors `(batch, ..., tokens, tokens)`.
+
+        Returns:
+            sorted list of their indices, empty where none is seen to be taken.
+        """
+        keys, length = {_key(tensor) for tensor in scores}, scores[-1].shape[-1]
+        if length is None:
+            return []
+        numbers = range(len(self._calls))
+        made = [i for i in numbers if any(_key(t) in keys for t in self._calls[i].outputs)]
+        moves, found = _moves.Moves(), set()
+        for call in self._calls[made[-1] + 1 :] if made else ():
+            if isinstance(call.layer, tf.Operation):
+                found.update(_sliced(call.layer, length))
+                continue
+            for tensor in call.inputs:
+                known, sizes = moves.of(tensor), _sizes(tensor)
+                is_followed = known is not None and known[1] == (length,)
+                if len(sizes) == 3 and sizes[1] == length and sizes[2] and not is_followed:
+                    moves.set(tensor, _moves.rows((length,), 0, *sizes[1:]), (length,))
+            moves.follow(call)
+            if any(len(_sizes(tensor)) == 3 for tensor in call.inputs):
+                arrays = [
+                    moves.of(t)[0] for t in call.outputs if t.shape[1:-1] == () and moves.of(t)
+                ]
+                found.update(int(i) - 1 for array in arrays for i in np.unique(array) if i)
+        return sorted(found)
+
+    def _number(self, tensor, place):
+        """Let patches that were found in another way be followed through what moves them."""
+        if self._moves.of(tensor) is None and None not in _sizes(tensor)[1:]:
+            rows = _moves.rows(place.grid, place.start, *_sizes(tensor)[1:])
+            self._moves.set(tensor, rows, place.grid)
 
     def _carried_to(self, call):
         return [self._carried[_key(t)] for t in call.inputs if _key(t) in self._carried]
@@ -91,6 +137,10 @@ class Places:
         length = _sizes(tensor)[1]
         if length is None:
             return self._of_unknown_length(call, tensor)
+        known = self._moves.of(tensor)
+        if known or self._moves.is_lost(tensor):
+            grid, start = (known and _moves.in_rows(*known)) or ((1,), 0)
+            return Place(grid, start, length) if min(grid) > 1 else None
         joined = self._joined(call, length)
         if joined is not None:
             return joined
@@ -98,14 +148,34 @@ class Places:
         for place in carried:
             if place.length == length:
                 return place
+        if isinstance(call.layer, tf.Operation):
+            return self._by_sizes(call, length, carried)
+        for number, source in enumerate(call.inputs):
+            place = self._exact.get(_key(source))
+            if place is not None:
+                return _changed(call, number, tensor, place)
+        if carried:
+            return None
+        images = [i for i, t in enumerate(call.inputs) if len(_sizes(t)) > 3]
+        found = (_embedded(call, number, tensor) for number in images)
+        return next((place for place in found if place), None)
+
+    def _by_sizes(self, call, length, carried):
+        """Follow an operation of TensorFlow, of which sizes tell where patches are."""
         grids = [_sizes(t)[1:-1] for t in call.inputs if len(_sizes(t)) > 3]
         for grid in grids:
             if None not in grid and min(grid) > 1 and math.prod(grid) == length:
                 return Place(grid, 0, length)
-        if carried:
-            exact = any(_key(t) in self._exact for t in call.inputs)
-            return _changed(carried[0], length) if exact else None
-        return next((p for p in (_embedded(call, g, length) for g in grids) if p), None)
+        exact = [self._exact[_key(t)] for t in call.inputs if _key(t) in self._exact]
+        if not carried or not exact:
+            return None
+        place, more = exact[0], length - exact[0].length
+        if 0 < more <= _MOST_EXTRA:
+            return Place(place.grid, place.start + more, length)
+        if length >= math.prod(place.grid):
+            return Place(place.grid, max(0, place.start + more), length)
+        merged = _merged(place.grid)
+        return Place(merged, 0, length) if merged and math.prod(merged) == length else None
 
     def _of_unknown_length(self, call, tensor):
         """Follow what keeps tokens, or arranges an image as tokens, whose number isn't stated."""
@@ -142,6 +212,17 @@ def _concatenated_axis(layer):
     return getattr(layer, "axis", -1) if type(layer).__name__ == "Concatenate" else None
 
 
+def _sliced(operation, length):
+    """List the token that an operation of TensorFlow takes out of so many."""
+    if operation.type != "StridedSlice" or operation.outputs[0].shape.rank != 2:
+        return []
+    begin = tf.get_static_value(operation.inputs[1])
+    is_one = operation.get_attr("shrink_axis_mask") == 2 and not operation.get_attr("ellipsis_mask")
+    if begin is None or not is_one or _sizes(operation.inputs[0])[1:2] != (length,):
+        return []
+    return [int(begin[1]) % length]
+
+
 def _key(tensor):
     """Tell a tensor from others of its model."""
     return id(tensor) if isinstance(tensor, keras.KerasTensor) else tensor.name
@@ -152,35 +233,45 @@ def _sizes(tensor):
     return () if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
 
 
-def _changed(place, length):
+def _merged(grid):
+    """Return the grid of patches merged by two along each axis, or `None`."""
+    even = all(size % 2 == 0 for size in grid)
+    return tuple(size // 2 for size in grid) if even else None
+
+
+def _changed(call, number, tensor, place):
     """Follow a layer that takes tokens and returns more of them, or fewer."""
-    patches, more = math.prod(place.grid), length - place.length
-    if 0 < more <= _MOST_EXTRA:
-        return Place(place.grid, place.start + more, length)
-    if length >= patches:
-        return Place(place.grid, max(0, place.start + more), length)
-    merged = tuple(size // 2 for size in place.grid)
-    even = all(size % 2 == 0 for size in place.grid)
-    # Patches merged by two along each axis.
-    return Place(merged, 0, length) if even and math.prod(merged) == length else None
+    inside = slice(place.start, place.stop)
+    tokens = np.full(place.length, -1)
+    length = _sizes(tensor)[1]
+    try:
+        probe = _probing.Probe(call, number, tensor)
+        tokens[inside] = 0
+        count = probe.changed(tokens == 0).sum()
+        for grid in filter(None, (place.grid, _merged(place.grid))):
+            if math.prod(grid) == count:
+                tokens[inside] = _probing.blocks(place.grid, grid).ravel()
+                start = _probing.start_of_patches(probe, tokens)
+                return None if start is None else Place(grid, start, length)
+    except Exception:  # Whatever it takes, where its tokens are isn't known.
+        return None
+    return None
 
 
-def _embedded(call, sizes, length):
+def _embedded(call, number, tensor):
     """Follow a layer that isn't opened and makes tokens of an image."""
-    if None in sizes:
+    try:
+        probe = _probing.Probe(call, number, tensor)
+        count = probe.changed(np.ones(probe.sizes, "bool")).sum()
+        if _is_of_keras(call.layer) and count != math.prod(probe.sizes):
+            return None
+        grid = _embedded_grid(call, probe, count)
+        if grid is None or min(grid) < 2:
+            return None
+        start = _probing.start_of_patches(probe, _probing.blocks(probe.sizes, grid))
+    except Exception:  # Whatever it takes, where its tokens are isn't known.
         return None
-    if not getattr(call.layer, "weights", ()) and math.prod(sizes) == length:
-        return Place(sizes, 0, length)
-    if _is_of_keras(call.layer):
-        return None
-    for layer in _compat.sublayers(call.layer):
-        if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
-            grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
-            extra = length - math.prod(grid)
-            return Place(grid, extra, length) if 0 <= extra <= _MOST_EXTRA else None
-    found = [_square(sizes, length, extra) for extra in range(_MOST_EXTRA // 2)]
-    found = [place for place in found if place is not None]
-    return found[0] if len(found) == 1 else None
+    return None if start is None else Place(grid, start, _sizes(tensor)[1])
 
 
 def _is_of_keras(layer):
@@ -189,16 +280,24 @@ def _is_of_keras(layer):
     return is_own and not isinstance(layer, keras.layers.Lambda)
 
 
-def _square(sizes, length, extra):
-    """Return the place of patches as high as wide after so many other tokens, or `None`."""
-    patches = length - extra
-    if patches < 2:
-        return None
-    side = round((math.prod(sizes) / patches) ** (1 / len(sizes)))
-    if side < 1 or any(size % side for size in sizes):
-        return None
-    grid = tuple(size // side for size in sizes)
-    return Place(grid, extra, length) if math.prod(grid) == patches else None
+def _embedded_grid(call, probe, patches):
+    """Return the grid of so many patches that a layer makes of an image, or `None`."""
+    sizes = probe.sizes
+    if patches == math.prod(sizes):
+        return sizes
+    for layer in _compat.sublayers(call.layer):
+        if isinstance(layer, _CONVOLUTIONS) and tuple(layer.strides) == tuple(layer.kernel_size):
+            grid = tuple(size // step for size, step in zip(sizes, layer.strides, strict=True))
+            return grid if math.prod(grid) == patches else None
+    # So many patches are along an edge of the image where none reaches into another.
+    edges = [probe.changed(index == 0).sum() for index in np.indices(sizes)]
+    grid = tuple(int(patches // max(edge, 1)) for edge in edges)
+    if math.prod(grid) == patches:
+        return grid
+    side = round((math.prod(sizes) / max(patches, 1)) ** (1 / len(sizes)))
+    grid = tuple(size // max(side, 1) for size in sizes)
+    is_whole = all(size % max(side, 1) == 0 for size in sizes)
+    return grid if is_whole and math.prod(grid) == patches else None
 
 
 class Arrangement(NamedTuple):
@@ -208,13 +307,13 @@ class Arrangement(NamedTuple):
         arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`.
         restore: function from tokens and what they are arranged to, to tokens with that inside.
         is_all: whether every token is a patch.
-        query: index of the token that stands for the class, or `None`.
+        others: indices of the tokens that are no patches.
     """
 
     arrange: object
     restore: object
     is_all: bool
-    query: int | None
+    others: tuple
 
 
 def check_reshape(reshape):
@@ -249,7 +348,11 @@ def arrangement(shape, place, reshape, dimensions):
         if len(grid) != dimensions or extra < 0:
             expected = f"{dimensions} sizes whose product is at most {length}, the number of tokens"
             raise invalid("reshape", expected, reshape)
-        place = Place(grid, extra, length or math.prod(grid))
+        if place is not None and math.prod(grid) != math.prod(place.grid):
+            expected = f"sizes of as many patches as there are, which are on a grid {place.grid}"
+            raise invalid("reshape", expected, reshape)
+        start = extra if place is None else place.start
+        place = Place(grid, start, length or math.prod(grid))
     if place is None or len(place.grid) != dimensions:
         raise ValueError(
             f"It isn't known where the tokens {tuple(shape)} of the layer are in the input. Pass "
@@ -258,26 +361,42 @@ def arrangement(shape, place, reshape, dimensions):
             "them as they are, as the steps of a sequence, or `layer=` to choose activations that "
             f"have the {dimensions} axes of the input."
         )
-    query = 0 if place.start else None if place.is_all else place.stop
-    return Arrangement(_Arrange(place), _Restore(place), place.is_all, query)
+    others = (*range(place.start), *range(place.stop, place.length))
+    return Arrangement(_Arrange(place), _Restore(place), place.is_all, others)
 
 
 def _by_function(function, shape, dimensions):
     if shape[1] is None or shape[2] is None:
         raise invalid("reshape", "tokens of a known number", f"tokens {tuple(shape)}")
-    kind = tf.TensorSpec((None, shape[1], shape[1]))
+    kind = tf.TensorSpec((None, *shape[1:]))
     traced = tf.function(function, autograph=False).get_concrete_function(kind)
-    if traced.structured_outputs.shape.rank != dimensions + 2:
+    returned = traced.structured_outputs.shape
+    if returned.rank != dimensions + 2:
         expected = f"a function whose value has {dimensions} axes between batch and channels"
-        raise invalid("reshape", expected, f"one that returns {traced.structured_outputs.shape}")
+        raise invalid("reshape", expected, f"one that returns {returned}")
+    tokens = np.random.default_rng(0).normal(size=shape[1:]).astype("float32")
     try:
-        taken = tf.reduce_sum(traced(tf.eye(shape[1])[None]), axis=range(dimensions + 1))
+        grid = traced(tf.constant(tokens[None])).numpy()
+        used = _used(tokens, grid.reshape(-1, grid.shape[-1]))
     except tf.errors.InvalidArgumentError:
         # Windows, of which it takes several, and which have no tokens besides patches.
-        taken = tf.ones(shape[1])
-    used = taken.numpy() != 0
-    query = None if used.all() else int((~used).argmax())
-    return Arrangement(function, _RestoreBy(function), bool(used.all()), query)
+        used = np.ones(shape[1], "bool")
+    others = tuple(int(i) for i in np.flatnonzero(~used))
+    return Arrangement(function, _RestoreBy(function), bool(used.all()), others)
+
+
+def _used(tokens, patches):
+    """Tell which tokens there are among patches, or refuse what is no selection of tokens."""
+    order = np.argsort(tokens[:, 0])
+    found = np.searchsorted(tokens[order, 0], patches[:, 0]).clip(max=len(tokens) - 1)
+    found = order[found]
+    is_token = patches.shape[1] == tokens.shape[1] and (tokens[found] == patches).all()
+    if not is_token or len(set(found)) < len(found):
+        expected = "a function that selects and permutes tokens, each at most once"
+        raise invalid("reshape", expected, "one that changes or repeats their values")
+    used = np.zeros(len(tokens), "bool")
+    used[found] = True
+    return used
 
 
 class _Arrange:

@@ -60,8 +60,11 @@ def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
         raise _no_attention(model)
     exposed = exposing.exposed_model(model, graph, found, scores)
     exposing.set_inputs(exposed, graph, calls, scores)
-    pooled = any(_tokens.is_pooled(calls, tensor) for tensor in _heads.last_spatial(calls))
-    _set_arrangement(exposed, scores, places, reshape, pooled or _has_positions(found.tensors))
+    last = [tensor for tensor in _heads.last_spatial(calls) if tensor.shape[1] != 1]
+    pooled = any(_tokens.is_pooled(calls, tensor) for tensor in last)
+    pooled = pooled or _has_positions(found.tensors)
+    read = () if pooled else places.read_after(scores)
+    _set_arrangement(exposed, scores, places, reshape, pooled, read)
     return exposed
 
 
@@ -73,11 +76,12 @@ def _expose_by_tap(model, outputs, inputs, reshape, cause):
     if not scores:
         raise _no_attention(model)
     pooled = tap.is_pooled(*tensors) or _has_positions(tensors)
+    read = () if pooled else places.read_after(scores)
     for score in scores:
         tap.pick(score)
     exposed = exposing.run_tap(model, tap, symbolic, scores, splice)
     exposed.activation = activation
-    _set_arrangement(exposed, exposed.outputs[1:], places, reshape, pooled)
+    _set_arrangement(exposed, exposed.outputs[1:], places, reshape, pooled, read)
     return exposed
 
 
@@ -86,11 +90,14 @@ def _has_positions(tensors):
     return any(is_spatial(tensor) for tensor in tensors)
 
 
-def _set_arrangement(exposed, scores, places, reshape, pooled):
+def _set_arrangement(exposed, scores, places, reshape, pooled, read):
     shown = exposed.inputs[exposed.input_index]
     arranged = _attention.arranged(scores, places, shown, reshape)
     exposed.arrange = arranged.arrange
-    exposed.query = None if pooled else arranged.query
+    tokens = () if pooled else tuple(read or arranged.others)
+    if len(tokens) == scores[-1].shape[-1]:
+        tokens = ()
+    exposed.query = tokens if len(tokens) > 1 else next(iter(tokens), None)
 
 
 def _no_attention(model):

@@ -49,8 +49,8 @@ class Exposed(keras.Model):
             its input, in the order of the activations; empty but for `expose_biases`.
         arrange: function from tokens `(batch, tokens, channels)` to `(batch, *grid, channels)`;
             `None` but for `expose_attention`.
-        query: index of the class token, or `None` where the logits are of all tokens, or of any,
-            which a target chooses.
+        query: index of the token that the logits are read from, or a tuple of several; `None`
+            where they are of all tokens, or of any, which a target chooses.
         gradient_rule: by which rule gradients go through it, see `expose_guided`; `None` where
             they are the gradients of the model.
         guide: another `Exposed` model of the same one, for a method that needs two.

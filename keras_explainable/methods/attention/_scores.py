@@ -56,9 +56,11 @@ def explain_blocks(model, inputs, explain, indices=None):
 
 
 def of_query(model, relevance):
-    """Take the row of the class token, or the mean over rows where there is none."""
+    """Take the row of the token that is read, or the mean over rows where several, or all, are."""
     if model.query is None:
         return tf.reduce_mean(relevance, axis=1)
+    if isinstance(model.query, tuple):
+        return tf.reduce_mean(tf.gather(relevance, model.query, axis=1), axis=1)
     return relevance[:, model.query]
 
 
