@@ -250,3 +250,28 @@ def test_attention_of_a_series_gives_a_map_of_its_steps():
     series = np.random.default_rng(0).normal(size=(2, 9, 4)).astype("float32")
     for method in ("legrad", "attention_rollout", "gradcam"):
         assert ke.explain(method, model, series)[1].shape == (2, 9, 2)
+
+
+class Closed(layers.Layer):
+    """Attends, and calls a TensorFlow function, so that it can't be opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(1, 2, name="hidden")
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.built = True
+
+    def call(self, x):
+        return tf.add(x, self.attention(x, x))
+
+
+def test_attention_that_is_left_out_is_warned_of():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Reshape((16, 4))(layers.Conv2D(4, 2, strides=2)(x))
+    x = x + layers.MultiHeadAttention(1, 2)(x, x)
+    x = layers.GlobalAveragePooling1D()(Closed()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.warns(UserWarning, match=r"attention of \['hidden'\].*can't be reached"):
+        assert len(ke.inspection.expose_attention(model).outputs) == 2
