@@ -84,7 +84,9 @@ class Result(NamedTuple):
 
 def methods():
     """Return what is measured: a dict from the names of methods, as in code, to methods."""
-    names = [name for name in ke.methods.names() if ke.methods.registration(name).needs is None]
+    names = [
+        name for name in ke.methods.names() if ke.methods.registration(name).needs != "attention"
+    ]
     return {name: ke.methods.get(name) for name in names} | {
         'smooth("gradients")': ke.methods.smooth("gradients"),
         "smooth_taylor(num_samples=25)": ke.methods.smooth_taylor(num_samples=25),

@@ -13,6 +13,8 @@ from keras_explainable._checks import one_of
 from keras_explainable.inspection._taps import operations_above
 
 MIRRORING = ("same", "mask", "refused")
+# Name of the layer that a target becomes.
+TARGET = "explained_target"
 # A model with inputs by name gets the data of a target by these.
 _DATA = "target_data_{}"
 # Samples in the trial run of a target, so that an axis that it puts first is not taken for them.
@@ -229,7 +231,7 @@ class TargetLayer(keras.layers.Layer):
     """Turns outputs of a model, and data, into the values that are explained."""
 
     def __init__(self, run, autocast):
-        super().__init__(name="explained_target", dtype="float32", autocast=autocast)
+        super().__init__(name=TARGET, dtype="float32", autocast=autocast)
         self.run = run
         self.built = True
 

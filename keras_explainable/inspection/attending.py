@@ -60,7 +60,7 @@ def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
     scores = _attention.scores(calls, graph.scores, places)
     if not scores:
         raise _no_attention(model)
-    _warn_of_hidden(model, graph.calls)
+    _warn_of_hidden(model.name, graph.calls)
     exposed = exposing.exposed_model(model, graph, found, scores)
     exposing.set_inputs(exposed, graph, calls, scores)
     last = [tensor for tensor in _heads.last_spatial(calls) if tensor.shape[1] != 1]
@@ -78,7 +78,7 @@ def _expose_by_tap(model, outputs, inputs, reshape, cause):
     places, scores = tap.places(*tensors), tap.scores_above(*tensors)
     if not scores:
         raise _no_attention(model)
-    _warn_of_hidden(model, tap.opened.calls)
+    _warn_of_hidden(model.name, tap.opened.calls)
     pooled = tap.is_pooled(*tensors) or _has_positions(tensors)
     read = () if pooled else places.read_after(scores)
     for score in scores:
@@ -104,14 +104,16 @@ def _set_arrangement(exposed, scores, places, reshape, pooled, read):
     exposed.query = tokens if len(tokens) > 1 else next(iter(tokens), None)
 
 
-def _warn_of_hidden(model, calls):
+def _warn_of_hidden(name, calls):
     """Warn of layers of attention inside layers that couldn't be opened."""
     seen = {id(call.layer) for call in calls}
-    held = [part for part in _compat.sublayers(model) if isinstance(part, _compat.ATTENTIONS)]
-    hidden = [layer.name for layer in held if id(layer) not in seen]
+    called = [call.layer for call in calls if not isinstance(call.layer, keras.Model)]
+    held = [part for layer in called for part in _compat.sublayers(layer)]
+    held = [part for part in held if isinstance(part, _compat.ATTENTIONS)]
+    hidden = list(dict.fromkeys(layer.name for layer in held if id(layer) not in seen))
     if hidden:
         warnings.warn(
-            f"The attention of {hidden[:8]} in the model {model.name!r} can't be reached, and maps "
+            f"The attention of {hidden[:8]} in the model {name!r} can't be reached, and maps "
             "leave it out. Let the layers around it apply layers and `keras.ops` only.",
             stacklevel=5,
         )

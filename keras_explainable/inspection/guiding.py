@@ -10,6 +10,7 @@ from keras_explainable._checks import one_of
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _redirecting
 from keras_explainable.inspection import exposing
+from keras_explainable.inspection._targets import TARGET
 
 _POOLINGS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 _RECTIFYING = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Erf", "Erfc")
@@ -111,7 +112,8 @@ def _rectifiers_left(exposed):
     for function in graph.as_graph_def().library.function:
         names += [node.name for node in function.node_def if node.op in _RECTIFYING]
     # The first name is that of the exposed model.
-    return sorted(name.split("/", 1)[-1] for name in names if _redirecting.MARK not in name)
+    own = [n for n in names if _redirecting.MARK not in n and TARGET not in n]
+    return sorted(name.split("/", 1)[-1] for name in own)
 
 
 def _rectifies(operation):

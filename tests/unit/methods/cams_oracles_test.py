@@ -387,7 +387,7 @@ def test_masks_need_an_input_with_positions():
     x = inputs = keras.Input((48,))
     x = layers.Conv2D(3, 3, name="conv")(layers.Reshape((4, 4, 3))(x))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match=r"input of shape \(2, 48\)"):
+    with pytest.raises(ValueError, match=r"axes of the input \(2, 48\)"):
         ke.scorecam(model, np.ones((2, 48), "float32"), layer="conv")
 
 
