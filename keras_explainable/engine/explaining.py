@@ -1,9 +1,7 @@
 """Run an explaining method over data: compiled, batched, distributed."""
 
-import collections
 import functools
 import inspect
-import weakref
 
 import keras
 import numpy as np
@@ -15,11 +13,12 @@ from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable.engine.keeping import Kept
+from keras_explainable.engine.keeping import frozen
 from keras_explainable.methods import _registry
 
 # Explainers kept per model, so that a second call with the same options finds its compiled step.
-_KEPT = 64
-_explainers = weakref.WeakKeyDictionary()
+_explainers = Kept(64)
 
 
 class Explainer(keras.Model):
@@ -246,7 +245,7 @@ class Explainer(keras.Model):
         """Return the target that data are explained with, or refuse one of another kind."""
         if target is None:
             target = self.target
-        elif self.target is None or _frozen(target) != _frozen(self.target):
+        elif self.target is None or frozen(target) != frozen(self.target):
             raise invalid("target", "a target that differs from `output` in its data", target)
         if target is not None:
             target.check(self.exposed.limits)
@@ -633,35 +632,11 @@ def _kept_explainer(method, model, x, arguments):
     if not _compat.is_functional(model):
         inputs = _first_batch(x)
         specification = [(np.shape(a)[1:], str(a.dtype)) for a in keras.tree.flatten(inputs)]
-    # Layers and variables tell a model that was rebuilt, quantized or extended since.
-    state = [id(layer) for layer in model.layers], [id(v) for v in model.variables]
-    key = _frozen((method, arguments, specification, state))
-    try:
-        kept = _explainers.setdefault(model, collections.OrderedDict())
-        if key in kept:
-            kept.move_to_end(key)
-            return kept[key]
-    except TypeError:
-        return Explainer(method, model, inputs=inputs, **arguments)
-    kept[key] = Explainer(method, model, inputs=inputs, **arguments)
-    if len(kept) > _KEPT:
-        kept.popitem(last=False)
-    return kept[key]
-
-
-def _frozen(value):
-    """Return a hashable stand-in for nested lists, dicts and arrays, and a target's kind."""
-    if isinstance(value, inspection.Target):
-        return inspection.Target, _frozen(value.kind)
-    if isinstance(value, dict):
-        return tuple((name, _frozen(v)) for name, v in sorted(value.items()))
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(v) for v in value)
-    value = value.numpy() if isinstance(value, tf.Tensor) else value
-    if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
-    # 1, 1.0 and True are equal as keys, and not as arguments.
-    return type(value), value
+    return _explainers.get(
+        model,
+        (method, arguments, specification),
+        lambda: Explainer(method, model, inputs=inputs, **arguments),
+    )
 
 
 def _first_batch(x):

@@ -15,15 +15,18 @@ from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable.engine.keeping import Kept
 from keras_explainable.features._ascending import Ascent
 from keras_explainable.features._ascending import Schedule
 from keras_explainable.features._inputs import Inputs
 from keras_explainable.features._inputs import runner
-from keras_explainable.features._keeping import keep
 from keras_explainable.features._objectives import choose
 from keras_explainable.features._objectives import is_of_unknown_shape
 from keras_explainable.features._parametrizing import PARAMETRIZATIONS
 from keras_explainable.features._parametrizing import Parametrization
+
+# Each may hold a compiled step, and an image needs two.
+_ascents = Kept(8)
 
 
 class Maximization(NamedTuple):
@@ -210,7 +213,7 @@ def _keeping(model, chosen, output, start):
     is_own = inspection.as_target(output) and not isinstance(output, inspection.Target)
     if chosen == "objective" or is_own or (start is not None and is_of_unknown_shape(model)):
         return lambda _, build: build()
-    return functools.partial(keep, model)
+    return functools.partial(_ascents.get, model)
 
 
 def _in_batches(ascent, rows, width, verbose):

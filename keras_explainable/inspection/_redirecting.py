@@ -1,5 +1,7 @@
 """Pass gradients back through an operation by a rule of one's own."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -106,6 +108,15 @@ def redirect(run, rule, tensors):
         return value, lambda gradient: [None, *rule(pull, gradient, tensors, output)]
 
     return redirected(tf.stop_gradient(output), *tensors)
+
+
+def traced(exposed):
+    """Return the graph of TensorFlow operations that an exposed model runs."""
+    signature = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), exposed.input
+    )
+    run = tf.function(functools.partial(exposed, training=False), autograph=False)
+    return run.get_concrete_function(signature).graph
 
 
 def redirected_graph(inputs, output, calls, rules):

@@ -1,7 +1,5 @@
 """Guide gradients through the rectifiers of a model."""
 
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -103,11 +101,7 @@ def _is_rectifier(call):
 
 def _rectifiers_left(exposed):
     """List the names of the rectifying TensorFlow operations that keep their own gradient."""
-    signature = keras.tree.map_structure(
-        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), exposed.input
-    )
-    run = tf.function(functools.partial(exposed, training=False), autograph=False)
-    graph = run.get_concrete_function(signature).graph
+    graph = _redirecting.traced(exposed)
     names = [operation.name for operation in graph.get_operations() if _rectifies(operation)]
     for function in graph.as_graph_def().library.function:
         names += [node.name for node in function.node_def if node.op in _RECTIFYING]

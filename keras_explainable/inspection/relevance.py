@@ -1,10 +1,6 @@
 """Propagate relevance through a model in place of gradients."""
 
-import functools
-
-import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
@@ -166,11 +162,7 @@ def _bound(argument, value):
 
 def _check_functions(exposed):
     """Refuse TensorFlow functions, called beside layers, that do more than move values."""
-    signature = keras.tree.map_structure(
-        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), exposed.input
-    )
-    run = tf.function(functools.partial(exposed, training=False), autograph=False)
-    graph = run.get_concrete_function(signature).graph
+    graph = _redirecting.traced(exposed)
     waiting, seen, left = [t.op for t in graph.outputs[:1]], set(), []
     while waiting:
         operation = waiting.pop()

@@ -13,8 +13,8 @@ from keras import layers
 
 import keras_explainable as ke
 from keras_explainable.features import _ascending
-from keras_explainable.features import _keeping
 from keras_explainable.features import _parametrizing
+from keras_explainable.features import maximizing
 from tests import token_zoo
 from tests import zoo
 
@@ -711,7 +711,7 @@ def _first_unit(_, outputs):
     "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
 )
 def test_models_that_are_deleted_leave_nothing_alive(kind):
-    alive, kept = [], len(_keeping._kept)
+    alive, kept = [], len(maximizing._ascents)
     for _ in range(2):
         model = zoo.KINDS[kind]().model
         for options in ({"units": 1}, {"units": 0, "output": ke.targets.contrast(1, 0)}):
@@ -720,14 +720,14 @@ def test_models_that_are_deleted_leave_nothing_alive(kind):
         ke.maximize_activation(model, objective=objective, **SHORT)
         layer = "backbone/relu" if "nested" in kind else "relu"
         ke.maximize_activation(model, layer=layer, channels=1, **SHORT)
-        assert 1 <= len(_keeping._kept[model]) <= _keeping._MOST
+        assert 1 <= len(maximizing._ascents.of(model)) <= maximizing._ascents.most
         alive.append(weakref.ref(model))
         alive.extend(weakref.ref(variable) for variable in model.variables)
         del model, objective
     keras.backend.clear_session()
     gc.collect()
     assert sum(reference() is not None for reference in alive) == 0
-    assert len(_keeping._kept) <= kept
+    assert len(maximizing._ascents) <= kept
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
