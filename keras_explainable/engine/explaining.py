@@ -13,8 +13,9 @@ from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
-from keras_explainable.engine.keeping import Kept
-from keras_explainable.engine.keeping import frozen
+from keras_explainable._keeping import Kept
+from keras_explainable._keeping import frozen
+from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
 # Explainers kept per model, so that a second call with the same options finds its compiled step.
@@ -188,13 +189,7 @@ class Explainer(keras.Model):
         return outputs | ({"valid": tf.convert_to_tensor(data["valid"])} if "valid" in data else {})
 
     def _explain_eagerly(self, data):
-        inputs = data["inputs"]
-        flat = keras.tree.flatten(inputs)
-        own = keras.tree.flatten(self.exposed.own_inputs)
-        flat = [_as_input(x, kind) for x, kind in zip(flat, own, strict=True)]
-        for i in self.exposed.channels_first:
-            flat[i] = tf.transpose(flat[i], (0, *range(2, flat[i].shape.rank), 1))
-        inputs = flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
+        inputs = feeding.accepted(self.exposed, data["inputs"])
         target_data = [tf.convert_to_tensor(array) for array in data.get("target", ())]
         inputs = inspection.with_data(inputs, target_data)
         indices = "argmax" if "argmax" in data else data.get("indices")
@@ -253,7 +248,7 @@ class Explainer(keras.Model):
 
     def _arrays(self, x, y, options, target=None):
         """Check arrays and bring them into the form of a batch."""
-        inputs = self._structured(x)
+        inputs = feeding.structured(self.exposed, x)
         lengths = {len(array) for array in keras.tree.flatten(inputs)}
         if len(lengths) != 1 or lengths == {0}:
             expected = "inputs with the same number of samples, at least one"
@@ -274,45 +269,6 @@ class Explainer(keras.Model):
                 expected += f"{self.num_units} units"
                 raise invalid(name, expected, f"shape {option.shape}")
         return batch | ({"options": options} if options else {})
-
-    def _structured(self, x):
-        """Return the arrays of `x` in a structure that the model takes, their shapes checked."""
-        wanted = keras.tree.flatten(self.exposed.own_inputs)
-        x = self._arranged(x)
-        if isinstance(x, dict):
-            x = {name: _array(value) for name, value in x.items()}
-        elif isinstance(x, list | tuple) and len(x) == len(wanted):
-            x = tuple(_array(v) for v in x) if len(x) > 1 else _array(x[0])
-        elif isinstance(x, list | tuple):
-            hint = "Stack images into one array with `np.stack`." if len(wanted) == 1 else ""
-            expected = f"{len(wanted)} array{'s' * (len(wanted) > 1)}, one per input of the model"
-            raise invalid("x", expected, f"a {type(x).__name__} of {len(x)}", hint)
-        else:
-            x = _array(x)
-        flat = keras.tree.flatten(x)
-        for i, (array, kind) in enumerate(zip(flat, wanted, strict=False)):
-            batch, *shape = kind.shape
-            if i in self.exposed.channels_first:
-                shape = [shape[-1], *shape[:-1]]
-            if not tf.TensorShape(array.shape[1:]).is_compatible_with(shape):
-                one = tuple(array.shape) == tuple(shape)
-                hint = "Add the axis of samples with `x[None]`." if one else ""
-                raise invalid("x", f"shape {(batch, *shape)}", tuple(array.shape), hint)
-        if len(flat) != len(wanted):
-            raise invalid("x", f"{len(wanted)} inputs", len(flat))
-        return keras.tree.map_structure(_single_precision, x)
-
-    def _arranged(self, x):
-        """Return inputs given by name in the order of the model."""
-        if not isinstance(x, dict):
-            return x
-        structure = self.exposed.own_inputs
-        flat = keras.tree.flatten(structure)
-        names = structure if isinstance(structure, dict) else [tensor.name for tensor in flat]
-        if set(x) != set(names):
-            raise invalid("x", f"a dict with keys {sorted(names)}", f"keys {sorted(x)}")
-        x = {name: x[name] for name in names}
-        return x if isinstance(structure, dict) else tuple(x.values())
 
     def _units(self, y, num_samples):
         """Return what a batch holds of the explained units; every unit for none."""
@@ -355,7 +311,7 @@ class Explainer(keras.Model):
 
         @tf.autograph.experimental.do_not_convert
         def prepare(*element):
-            batch = {"inputs": self._arranged(element[0])}
+            batch = {"inputs": feeding.arranged(self.exposed, element[0])}
             rows = tf.shape(keras.tree.flatten(element[0])[0])[0]
             if constant:
                 batch |= {k: tf.repeat(tf.constant(v), rows, axis=0) for k, v in constant.items()}
@@ -369,7 +325,7 @@ class Explainer(keras.Model):
 
     def _check_batched(self, specification):
         """Refuse a data set of single samples."""
-        flat = keras.tree.flatten(self._arranged(specification))
+        flat = keras.tree.flatten(feeding.arranged(self.exposed, specification))
         own = keras.tree.flatten(self.exposed.own_inputs)
         for element, kind in zip(flat, own, strict=False):
             if element.shape.rank is not None and element.shape.rank < len(kind.shape):
@@ -647,7 +603,7 @@ def _first_batch(x):
     if isinstance(x, keras.utils.PyDataset):
         element = x[0]
         return element[0] if isinstance(element, tuple) else element
-    return keras.tree.map_structure(_array, x)
+    return keras.tree.map_structure(feeding.as_array, x)
 
 
 def _expose(registration, model, layer, output, inputs, reshape, options):
@@ -692,27 +648,3 @@ def _sizes(resizing):
 
 def _is_integer(value):
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _single_precision(array):
-    """Cast doubles, which would take another trace of the step."""
-    is_double = isinstance(array, np.ndarray) and array.dtype == np.float64
-    return array.astype("float32") if is_double else array
-
-
-def _array(value):
-    """Return an array or tensor of numbers as it is, anything else as an array."""
-    value = value if hasattr(value, "dtype") and hasattr(value, "shape") else np.asarray(value)
-    if value.dtype == object:
-        raise mistyped("x", "arrays of numbers, all samples of one shape", value.tolist())
-    if len(value.shape) == 0:
-        raise invalid("x", "an array with an axis of samples", value)
-    return value
-
-
-def _as_input(tensor, kind):
-    """Cast integers, such as the pixels of an image, to the float dtype of a model's input."""
-    tensor = tf.convert_to_tensor(tensor)
-    if keras.backend.is_float_dtype(kind.dtype) and tensor.dtype != kind.dtype:
-        return tf.cast(tensor, kind.dtype)
-    return tensor

@@ -15,7 +15,7 @@ from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
-from keras_explainable.engine.keeping import Kept
+from keras_explainable._keeping import Kept
 from keras_explainable.features._ascending import Ascent
 from keras_explainable.features._ascending import Schedule
 from keras_explainable.features._inputs import Inputs

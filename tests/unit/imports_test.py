@@ -22,9 +22,10 @@ FLOORS = (
         "regularizers",
         "visualization",
     ),
-    ("_variation", "methods._registry", "metrics._registry", "targets"),
-    # What the families of methods share, above `inspection`.
-    ("methods._units",),
+    ("_keeping", "_variation", "methods._registry", "metrics._registry", "targets"),
+    # What the families of methods, and of metrics, share, above `inspection`.
+    ("methods._units", "metrics._scoring"),
+    ("metrics._computing",),
     ("methods._inputs", "methods._activations"),
     ("methods", "metrics"),
     ("engine",),

@@ -1,0 +1,14 @@
+"""Metrics of explanations: functions of arrays, and `keras.metrics.Metric`s by the same names."""
+
+from keras_explainable.metrics import faithfulness as faithfulness
+from keras_explainable.metrics._computing import function_of as _function_of
+from keras_explainable.metrics._registry import CATEGORIES as CATEGORIES
+from keras_explainable.metrics._registry import explanation_metric as explanation_metric
+from keras_explainable.metrics._registry import names as names
+from keras_explainable.metrics._registry import registration as registration
+from keras_explainable.metrics._stateful import ExplanationMetric as ExplanationMetric
+from keras_explainable.metrics._stateful import class_of as _class_of
+from keras_explainable.metrics._stateful import get as get
+
+globals().update({name: _function_of(name) for name in names()})
+globals().update({registration(name).class_name: _class_of(name) for name in names()})

@@ -1,0 +1,208 @@
+"""Compute metrics: of arrays with a function, over batches with a `keras.metrics.Metric`."""
+
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable import inspection
+from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
+from keras_explainable._keeping import Kept
+from keras_explainable._keeping import frozen
+from keras_explainable.inspection import feeding
+from keras_explainable.metrics import _arguments
+from keras_explainable.metrics import _registry
+
+_MODEL_ARGUMENTS = """output: which output of the model is explained, see `inspection.expose`.
+batch_size: samples per step. Defaults to 32."""
+_RETURN_WEIGHTS = """With `return_weights=True` they are a pair of values and weights, both
+`(samples, units)`, the weights 0 where there is no value."""
+# Compiled steps kept per model.
+_steps = Kept(64)
+_exposed = Kept(8)
+
+
+def scores(metrics, arguments):
+    """Compute metrics of one batch; those with a protocol in common share its evidence.
+
+    Args:
+        metrics: dict from any key to a pair of a `Registration` and its options.
+        arguments: dict of what metrics are computed from: tensors, an `Exposed` model as "model",
+            and a function as "explain".
+
+    Returns:
+        dict from the keys to `Scores`.
+    """
+    groups, found = {}, {}
+    for key, (known, options) in metrics.items():
+        shared = {p.name: options[p.name] for p in known.protocol_options if p.name in options}
+        own = {name: value for name, value in options.items() if name not in shared}
+        group = (known.protocol, frozen(shared)) if known.protocol else key
+        groups.setdefault(group, []).append((key, known, shared, own))
+    for members in groups.values():
+        first, shared = members[0][1:3]
+        given = {p.name: arguments[p.name] for p in first.arguments if p.name in arguments}
+        if first.protocol is None:
+            key, _, _, own = members[0]
+            found[key] = first.function(**given, **own)
+            continue
+        parts = frozenset().union(*(known.parts for _, known, _, _ in members))
+        evidence = first.protocol(**given, **shared, parts=parts)
+        for key, known, _, own in members:
+            rows = known.function(evidence, **own)
+            rows = rows if isinstance(rows, tuple) else (rows,)
+            found[key] = evidence.pairs.scores(*rows)
+    return found
+
+
+def combined(known, values, weights):
+    """Return values `(..., units)` and weights without the parts that a metric is combined of."""
+    if known.combine is None:
+        return values, weights
+    weights = weights if weights.shape.rank < values.shape.rank else tf.reduce_min(weights, -1)
+    return known.combine(values), weights
+
+
+def exposed_model(model, output=None, inputs=None):
+    """Return the model from inputs to logits that metrics call; it is made once per model."""
+    if isinstance(model, inspection.Exposed):
+        return model
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    build = lambda: inspection.expose(model, (), output, inputs=inputs)  # noqa: E731
+    return _exposed.get(model, (output,), build)
+
+
+def function_of(name):
+    """Return the function of a registered metric that takes arrays.
+
+    Args:
+        name: name of the metric.
+
+    Returns:
+        function with the arguments and options of the metric.
+    """
+    known = _registry.registration(name)
+    signature = _signature(known)
+
+    def compute(*arguments, **options):
+        given = signature.bind(*arguments, **options)
+        given.apply_defaults()
+        return _compute(known, **given.arguments)
+
+    compute.__name__ = compute.__qualname__ = name
+    compute.__module__ = known.function.__module__
+    compute.__signature__ = signature
+    compute.__doc__ = _doc(known)
+    return compute
+
+
+def _doc(known):
+    """Return what tells the user of a function its arguments, those that metrics share included."""
+    text = inspect.cleandoc(known.function.__doc__)
+    if known.protocol is not None:
+        shared = inspect.cleandoc(known.protocol.__doc__)
+        text += f"\n\nIt takes the arguments of `{known.protocol.__name__}`:\n\n{shared}"
+    if "model" in known.needs:
+        text += f"\n\nAnd further:\n\n{_MODEL_ARGUMENTS}"
+    rows = "pair explained, `(pairs,)`" if "model" in known.needs else "map, `(samples, units)`"
+    return f"{text}\n\nReturns float32 values, one per {rows}.\n{_RETURN_WEIGHTS}"
+
+
+def _signature(known):
+    parameters = [*known.arguments, *known.options]
+    own = {"return_weights": False}
+    if "model" in known.needs:
+        own = {"output": None, "batch_size": 32, **own}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=value) for name, value in own.items()]
+    return inspect.Signature(sorted([*parameters, *added], key=lambda p: p.kind))
+
+
+def _compute(known, *, output=None, batch_size=32, return_weights=False, **given):
+    arguments = {p.name: given.pop(p.name) for p in known.arguments}
+    batch_size = positive_integer("batch_size", batch_size)
+    computation = Computation(known, given, arguments, output)
+    data = computation.checked(arguments)
+    length = len(data["maps"])
+    results = []
+    for start in range(0, length, batch_size):
+        found = computation.run(_rows(data, start, start + batch_size))
+        values, weights = combined(known, found.values, found.weights)
+        results.append((np.asarray(values), np.asarray(weights)))
+    values, weights = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    if return_weights:
+        return values, weights
+    return values[weights > 0] if computation.exposed is not None else values
+
+
+class Computation:
+    """One metric, made ready for a model.
+
+    Args:
+        known: `Registration`.
+        options: dict of options of the metric.
+        arguments: dict of what it is computed from, `checked` or not.
+        output: which output of the model is explained.
+    """
+
+    def __init__(self, known, options, arguments, output=None):
+        self.known = known
+        self.options = options
+        self.explain = arguments.get("explain")
+        model = arguments.get("model")
+        self.exposed = None
+        self._run = self._scores
+        if model is None:
+            if "model" in known.needs:
+                raise mistyped("model", "a `keras.Model`", None)
+            return
+        self.exposed = exposed_model(model, output, arguments.get("x"))
+        if self.explain is None:
+            key = known.name, options, output
+            self._run = _steps.get(model, key, lambda: compiled(self._scores))
+
+    def checked(self, arguments):
+        """Return data as arrays that fit each other and the model, see `_arguments.checked`."""
+        return _arguments.checked(
+            {n: a for n, a in arguments.items() if n in _registry.ARGUMENTS},
+            num_units=None if self.exposed is None else self.exposed.outputs[0].shape[-1],
+            unit_interval=self.known.unit_interval,
+            exposed=self.exposed,
+        )
+
+    def run(self, batch):
+        """Return the `Scores` of a batch of data."""
+        return self._scores(batch) if tf.inside_function() else self._run(batch)
+
+    def _scores(self, batch):
+        given = tensors(batch, self.exposed)
+        given |= {"model": self.exposed, "explain": self.explain}
+        return scores({self.known.name: (self.known, self.options)}, given)[self.known.name]
+
+
+def compiled(function):
+    """Compile a function of batches, whose last one may be smaller."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def tensors(batch, exposed=None):
+    """Return a batch as tensors, its inputs as an exposed model takes them."""
+    batch = dict(batch)
+    if exposed is not None:
+        batch["x"] = feeding.accepted(exposed, batch["x"])
+    strings = {name: value for name, value in batch.items() if isinstance(value, str)}
+    return (
+        keras.tree.map_structure(
+            tf.convert_to_tensor, {n: v for n, v in batch.items() if n not in strings}
+        )
+        | strings
+    )
+
+
+def _rows(data, start, stop):
+    strings = {name: value for name, value in data.items() if isinstance(value, str)}
+    arrays = {name: value for name, value in data.items() if name not in strings}
+    return keras.tree.map_structure(lambda a: a[start:stop], arrays) | strings

@@ -1,0 +1,170 @@
+"""The table of metrics of explanations."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from keras_explainable._checks import invalid
+
+CATEGORIES = (
+    "faithfulness",
+    "localization",
+    "robustness",
+    "complexity",
+    "randomization",
+    "fixations",
+)
+# What metrics are computed from, by the names of their arguments, which have one row per sample.
+ARGUMENTS = ("x", "maps", "indices", "masks", "boxes", "fixations", "detections", "logits")
+# What a metric needs beside maps.
+NEEDS = ("model", "masks", "boxes", "fixations", "explain")
+
+
+class Registration(NamedTuple):
+    """What the library knows of a metric.
+
+    Attributes:
+        function: the function, which returns `Scores`, or rows of values from the evidence of a
+            protocol.
+        category: one of `CATEGORIES`.
+        higher_is_better: direction; `None` where neither is better.
+        protocol: function that gathers the evidence which several metrics share, at the price of
+            some passes of the model; `None` for a metric that shares none.
+        parts: names of the parts of the evidence that the metric reads.
+        combine: function from means `(..., *parts)` to values `(...)`, for metrics that are no mean
+            themselves, such as a harmonic mean of two; `None` for a mean.
+        unit_interval: whether the maps are masks, from 0 to 1.
+        per_class: whether its values belong to classes, and not to samples.
+    """
+
+    function: Callable
+    category: str
+    higher_is_better: bool | None
+    protocol: Callable | None = None
+    parts: frozenset = frozenset()
+    combine: Callable | None = None
+    unit_interval: bool = False
+    per_class: bool = True
+
+    @property
+    def name(self):
+        """Name of the metric."""
+        return self.function.__name__
+
+    @property
+    def class_name(self):
+        """Name of the class of the metric, as in `AverageDrop` for "average_drop"."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+    @property
+    def arguments(self):
+        """Parameters that hold data, in the order of the signature."""
+        first = inspect.signature(self.protocol or self.function).parameters.values()
+        return [p for p in first if p.name in ("model", "explain", *ARGUMENTS)]
+
+    @property
+    def needs(self):
+        """Names of `NEEDS`, what the metric is computed from beside maps."""
+        return tuple(p.name for p in self.arguments if p.name in NEEDS)
+
+    @property
+    def protocol_options(self):
+        """Parameters that are options of the protocol."""
+        return _options(self.protocol) if self.protocol else []
+
+    @property
+    def options(self):
+        """Parameters that are options, in the order of their signatures."""
+        return [*self.protocol_options, *_options(self.function)]
+
+    def check_options(self, options):
+        """Raise that there is no such option."""
+        known = [parameter.name for parameter in self.options]
+        for name in options:
+            if name not in known:
+                raise TypeError(
+                    f"The metric {self.name!r} got an unknown option {name!r}. "
+                    f"Its options are: {', '.join(known) or 'none'}."
+                )
+
+
+_METRICS = {}
+
+
+def explanation_metric(
+    *,
+    category,
+    higher_is_better,
+    protocol=None,
+    parts=(),
+    combine=None,
+    unit_interval=False,
+    per_class=True,
+):
+    """Register a function as a metric.
+
+    Args:
+        category: one of `CATEGORIES`.
+        higher_is_better: see `Registration`.
+        protocol: see `Registration`.
+        parts: see `Registration`.
+        combine: see `Registration`.
+        unit_interval: see `Registration`.
+        per_class: see `Registration`.
+
+    Returns:
+        a decorator that returns the function as it was.
+    """
+
+    def register(function):
+        _METRICS[function.__name__] = Registration(
+            function,
+            category,
+            higher_is_better,
+            protocol,
+            frozenset(parts),
+            combine,
+            unit_interval,
+            per_class,
+        )
+        return function
+
+    return register
+
+
+def names(category=None):
+    """Return the names of the registered metrics, sorted.
+
+    Args:
+        category: one of `CATEGORIES`, or `None` for all.
+    """
+    if category is not None and category not in CATEGORIES:
+        raise invalid("category", f"one of {', '.join(CATEGORIES)}", repr(category))
+    found = (n for n, r in _METRICS.items() if category in (None, r.category))
+    return tuple(sorted(found))
+
+
+def registration(name):
+    """Return what is known of a metric.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        its `Registration`.
+
+    Raises:
+        ValueError: if no metric has that name.
+    """
+    if not isinstance(name, str) or name not in _METRICS:
+        near = difflib.get_close_matches(str(name), _METRICS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else ""
+        raise invalid("metric", f"one of {', '.join(names())}", repr(name), hint)
+    return _METRICS[name]
+
+
+def _options(function):
+    parameters = inspect.signature(function).parameters.values()
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [p for p in own if p.name not in (*ARGUMENTS, "parts", "explain")]

@@ -1,0 +1,3 @@
+"""Does the prediction depend on what a map shows?"""
+
+from keras_explainable.metrics.faithfulness import masking as masking
