@@ -15,6 +15,7 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from keras_explainable import engine as engine
+from keras_explainable import evaluation as evaluation
 from keras_explainable import features as features
 from keras_explainable import filters as filters
 from keras_explainable import inspection as inspection
@@ -25,6 +26,8 @@ from keras_explainable import visualization as visualization
 from keras_explainable._version import __version__ as __version__
 from keras_explainable.engine import Explainer as Explainer
 from keras_explainable.engine import explain as explain
+from keras_explainable.evaluation import Evaluation as Evaluation
+from keras_explainable.evaluation import evaluate as evaluate
 from keras_explainable.features import maximize_activation as maximize_activation
 
 globals().update({name: engine.shortcut(name) for name in methods.names()})

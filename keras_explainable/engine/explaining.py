@@ -188,17 +188,36 @@ class Explainer(keras.Model):
         outputs = self._explain_batch({k: v for k, v in data.items() if k != "valid"})
         return outputs | ({"valid": tf.convert_to_tensor(data["valid"])} if "valid" in data else {})
 
+    def run_batch(self, data, size=None):
+        """Run the step on one batch, on all replicas.
+
+        Args:
+            data: dict with "inputs", and "indices" or "argmax", in the form that the step takes.
+            size: number of samples that the batch is filled up to. Defaults to what it has.
+
+        Returns:
+            dict of what the step returns, and "valid", 0 for samples that fill the batch up.
+        """
+        batches = _Slices(data, None, self.distribute_strategy.num_replicas_in_sync, size)
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return self.predict_on_batch(batches[0])
+        return self.predict(batches, verbose=0)
+
     def _explain_eagerly(self, data):
-        inputs = feeding.accepted(self.exposed, data["inputs"])
-        target_data = [tf.convert_to_tensor(array) for array in data.get("target", ())]
-        inputs = inspection.with_data(inputs, target_data)
-        indices = "argmax" if "argmax" in data else data.get("indices")
+        inputs, indices = self._given(data)
         logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
         shown = keras.tree.flatten(inputs)[self.exposed.input_index]
         return {
             "logits": tf.cast(logits, tf.float32),
             "maps": keras.tree.map_structure(lambda m: self._finish(m, shown), maps),
         }
+
+    def _given(self, data):
+        """Return the inputs of the exposed model and the units explained of a batch."""
+        inputs = feeding.accepted(self.exposed, data["inputs"])
+        target_data = [tf.convert_to_tensor(array) for array in data.get("target", ())]
+        indices = "argmax" if "argmax" in data else data.get("indices")
+        return inspection.with_data(inputs, target_data), indices
 
     def call(self, *_, **__):
         """Refuse to be called: explaining takes more than a call."""
@@ -496,7 +515,7 @@ def shortcut(name):
 class _Slices(keras.utils.PyDataset):
     """Arrays cut into batches of one size, the last one filled up with its last sample."""
 
-    def __init__(self, data, batch_size, replicas):
+    def __init__(self, data, batch_size, replicas, size=None):
         super().__init__(workers=1, max_queue_size=2)
         if batch_size is None:
             batch_size = 32
@@ -504,7 +523,8 @@ class _Slices(keras.utils.PyDataset):
             raise invalid("batch_size", "a positive integer", repr(batch_size))
         self._data = data
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
-        self._size = _multiple(min(batch_size, self._num_samples), replicas)
+        size = size or min(batch_size, self._num_samples)
+        self._size = _multiple(size, replicas)
 
     def __len__(self):
         return -(-self._num_samples // self._size)

@@ -47,6 +47,26 @@ def checked(arguments, *, num_units=None, unit_interval=False, exposed=None):
     return arguments
 
 
+def checked_beside(arguments, maps_shape, num_units):
+    """Return what goes with maps that are still to be made, as arrays that fit them.
+
+    Args:
+        arguments: dict with some of the keys of `_registry.ARGUMENTS` but `x` and `maps`.
+        maps_shape: `(samples, *positions, n)`, the shape of the maps.
+        num_units: number of units of the model.
+
+    Raises:
+        TypeError: if an argument has a wrong type.
+        ValueError: if a shape or a value doesn't fit.
+    """
+    maps = np.broadcast_to(np.float32(0), maps_shape)
+    return {
+        name: _CHECKS[name](value, maps_shape[0], maps, num_units)
+        for name, value in arguments.items()
+        if value is not None
+    }
+
+
 def shaped(arguments):
     """Return tensors inside a compiled function in the form of `checked`, their values unseen."""
     arguments = {name: value for name, value in arguments.items() if value is not None}

@@ -61,8 +61,8 @@ def combined(known, values, weights):
     """Return values `(..., units)` and weights without the parts that a metric is combined of."""
     if known.combine is None:
         return values, weights
-    weights = weights if weights.shape.rank < values.shape.rank else tf.reduce_min(weights, -1)
-    return known.combine(values), weights
+    per_part = len(weights.shape) == len(values.shape)
+    return known.combine(values), tf.reduce_min(weights, -1) if per_part else weights
 
 
 def exposed_model(model, output=None, inputs=None):

@@ -1,0 +1,311 @@
+"""Evaluate methods on data by metrics."""
+
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable import methods as methods_module
+from keras_explainable import metrics as metrics_module
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
+from keras_explainable.evaluation import _batches
+from keras_explainable.evaluation._accumulating import Accumulator
+from keras_explainable.evaluation._accumulating import resample_weights
+from keras_explainable.evaluation._keeping import Record
+from keras_explainable.evaluation._stepping import Step
+from keras_explainable.evaluation.table import ALL
+from keras_explainable.evaluation.table import Evaluation
+from keras_explainable.evaluation.table import Row
+
+# Weights are told apart by this many of their bytes at either end, and by their sums.
+_HASHED = 4096
+
+
+def evaluate(
+    model,
+    x,
+    y=None,
+    *,
+    methods,
+    metrics,
+    masks=None,
+    boxes=None,
+    fixations=None,
+    labels=None,
+    layer=None,
+    output=None,
+    activation=None,
+    threshold=0.5,
+    batch_size=None,
+    class_names=None,
+    num_resamples=1000,
+    seed=0,
+    path=None,
+    verbose="auto",
+):
+    """Compare methods by metrics on data, which are streamed once per method.
+
+    What is explained: the units of `y`; without them, the units predicted with a probability above
+    `threshold`, or the most probable one of a model that ends in a softmax. Maps pass the default
+    filter of their method, and are resized to the input. Data and passes that metrics have in
+    common are shared: the metrics that mask inputs take two passes of the model per explained pair
+    together.
+
+    Intervals are those of a Poisson bootstrap over samples: the 2.5th and 97.5th percentile of the
+    metric over `num_resamples` resamples of the data, the same for all methods.
+
+    Args:
+        model: `keras.Model`, as trained. Under a `tf.distribute` strategy, its replicas share each
+            batch.
+        x: arrays, as `keras.Model.predict` takes, or a `tf.data.Dataset` (or another iterable that
+            can be gone through again) of batches `x`, `(x, y)` or `(x, y, more)`, with `more` a
+            dict of "masks", "boxes", "fixations" and "labels".
+        y: units explained: integers `(samples,)` or `(samples, n)`, an integer, "argmax", or an
+            array `(samples, units)` of 0 and 1, such as labels. Defaults to what the model detects.
+        methods: names of methods or functions, a list; or a dict from labels to them, or to pairs
+            of one and a dict of arguments of `ke.explain`, as in
+            `{"deep": ("gradcam", {"layer": "block4"})}`.
+        metrics: names of metrics or `ExplanationMetric`s, a list; or a dict from labels to them.
+        masks: array, what metrics of localisation compare maps with, see there.
+        boxes: boxes, see there.
+        fixations: array, see there.
+        labels: array, see there.
+        layer: endpoint of the activations for every method that takes one, see `ke.explain`.
+        output: which output is explained, see `ke.explain`.
+        activation: function from logits to probabilities. Defaults to the one at the end of the
+            model, or to a sigmoid where it has none.
+        threshold: probability above which a unit is detected. Defaults to 0.5.
+        batch_size: samples per step, for arrays. Defaults to 32.
+        class_names: names of the units. Defaults to their indices.
+        num_resamples: number of resamples that intervals are drawn from. Defaults to 1000.
+        seed: integer that the resamples are drawn from. Defaults to 0.
+        path: file that keeps what is done, such as "evaluation.npz". An evaluation that was
+            interrupted is called again with the same arguments, goes on from the file, and gives
+            the very result that it would have given. Defaults to none.
+        verbose: 0 for silence, 1 for a progress bar. "auto" shows a bar when there are several
+            batches.
+
+    Returns:
+        an `Evaluation`.
+
+    Raises:
+        TypeError: if an argument has a wrong type.
+        ValueError: if a name is unknown, arrays don't fit each other, a metric needs what isn't
+            given, or the file is of another evaluation; before the first pass of the model.
+
+    Example:
+        >>> import keras, numpy as np, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(
+        ...     weights=None, input_shape=(64, 64, 3), classes=6, classifier_activation="sigmoid")
+        >>> x = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3))
+        >>> table = ke.evaluate(
+        ...     model, x, [0, 1, 2, 3], methods=["cam", "gradcam"], metrics=["sparseness"])
+        >>> table.methods, table.value("cam", "sparseness") > 0
+        (['cam', 'gradcam'], True)
+    """
+    if not isinstance(model, keras.Model):
+        raise mistyped("model", "a `keras.Model`", model)
+    chosen = _methods(methods)
+    judged = _metrics(metrics, activation, threshold)
+    num_resamples = positive_integer("num_resamples", num_resamples, least=0)
+    more = {"masks": masks, "boxes": boxes, "fixations": fixations, "labels": labels}
+    more = {name: value for name, value in more.items() if value is not None}
+    source = _batches.source(x, y, more, batch_size)
+    _check_needs(judged, source)
+    example = None if _compat.is_functional(model) else source.example
+    steps = {
+        label: Step(
+            method,
+            model,
+            judged,
+            threshold=threshold,
+            activation=activation,
+            **{"layer": layer, "output": output, "inputs": example, **arguments},
+        )
+        for label, (method, arguments) in chosen.items()
+    }
+    first = next(iter(steps.values()))
+    source.check(first)
+    names = _class_names(class_names, first.num_units)
+    identity = {
+        "methods": {label: _described(pair) for label, pair in chosen.items()},
+        "metrics": {
+            label: [m.registration.name, _described(m.get_config())] for label, m in judged.items()
+        },
+        "data": source.identity(),
+        "model": _fingerprint(model),
+        "options": _described([layer, output, num_resamples, seed]),
+    }
+    record = Record(path, identity)
+    progress = _Progress(len(steps), source.num_batches, verbose)
+    evaluated = {
+        label: _evaluate_method(
+            label, step, judged, source, record, (num_resamples, seed), progress
+        )
+        for label, step in steps.items()
+    }
+    rows, curves = [], {}
+    for label, accumulators in evaluated.items():
+        for metric, accumulator in accumulators.items():
+            rows += [
+                Row(label, metric, ALL if unit is None else names(unit), *values)
+                for unit, *values in accumulator.summary()
+            ]
+            curve = accumulator.curve()
+            if curve is not None:
+                curves[label, metric] = curve.tolist()
+    return Evaluation(
+        rows,
+        curves,
+        {label: metric.higher_is_better for label, metric in judged.items()},
+        next(iter(record.done.values()))["samples"],
+        {name: identity[name] for name in ("methods", "metrics", "options")},
+    )
+
+
+class _Progress:
+    """A progress bar over the batches of all methods."""
+
+    def __init__(self, num_methods, num_batches, verbose):
+        total = None if num_batches is None else num_methods * num_batches
+        shown = total != num_methods if verbose == "auto" else bool(verbose)
+        self._bar = keras.utils.Progbar(total, unit_name="batch") if shown else None
+        self._done = 0
+
+    def add(self, num_batches):
+        """Note that some batches are done."""
+        self._done += num_batches
+        if self._bar is not None and num_batches:
+            self._bar.update(self._done)
+
+
+def _evaluate_method(label, step, judged, source, record, resampling, progress):
+    """Stream the data through one method; return an accumulator for each metric."""
+    accumulators = {name: Accumulator(m.registration, m.average) for name, m in judged.items()}
+    done = record.done.get(label, {"batches": 0, "samples": 0, "final": False})
+    for metric, state in record.states(label).items():
+        accumulators[metric].restore(state)
+    progress.add(done["batches"])
+    if done["final"]:
+        return accumulators
+    num_batches, num_samples = done["batches"], done["samples"]
+
+    def note(final=False):
+        states = {name: accumulator.state() for name, accumulator in accumulators.items()}
+        record.update(label, num_batches, num_samples, states, final)
+
+    try:
+        for batch in source.batches(num_batches):
+            found, classes = step.scores(batch, source.size)
+            rows = len(classes)
+            resamples = resample_weights(num_samples, rows, *resampling)
+            for name, scores in found.items():
+                accumulators[name].add(scores, scores.get("classes", classes), resamples)
+            num_batches, num_samples = num_batches + 1, num_samples + rows
+            note()
+            progress.add(1)
+    except BaseException:
+        record.save()  # What was computed is kept, whatever happened.
+        raise
+    note(final=True)
+    return accumulators
+
+
+def _methods(methods):
+    """Return a dict from labels to pairs of a method and arguments of `ke.explain`."""
+    if isinstance(methods, str) or callable(methods):
+        methods = [methods]
+    if not isinstance(methods, dict):
+        methods = {_label(m): m for m in _listed("methods", methods)}
+    if not methods:
+        raise invalid("methods", "at least one method", methods)
+    pairs = {}
+    for label, method in methods.items():
+        method, arguments = method if isinstance(method, tuple) else (method, {})
+        methods_module.registration(method)
+        pairs[str(label)] = method, dict(arguments)
+    return pairs
+
+
+def _metrics(metrics, activation, threshold):
+    """Return a dict from labels to metrics, with the options that they share with all."""
+    if isinstance(metrics, str) or not isinstance(metrics, list | tuple | dict):
+        metrics = [metrics]
+    if not isinstance(metrics, dict):
+        resolved = [metrics_module.get(m) for m in _listed("metrics", metrics)]
+        metrics = {m.name: m for m in resolved}
+        if len(metrics) < len(resolved):
+            raise invalid("metrics", "a name for each", [m.name for m in resolved])
+    if not metrics:
+        raise invalid("metrics", "at least one metric", metrics)
+    judged = {}
+    for label, metric in metrics.items():
+        metric = metrics_module.get(metric)
+        known = {parameter.name for parameter in metric.registration.options}
+        shared = {"activation": activation, "threshold": threshold}
+        shared = {n: v for n, v in shared.items() if n in known and n not in metric.options}
+        judged[str(label)] = metric.from_config({**metric.get_config(), **shared})
+    return judged
+
+
+def _listed(argument, values):
+    if not isinstance(values, list | tuple):
+        raise mistyped(argument, "a list, or a dict from labels", values)
+    return values
+
+
+def _label(method):
+    return method if isinstance(method, str) else getattr(method, "__name__", repr(method))
+
+
+def _check_needs(judged, source):
+    """Raise that there is not what a metric needs."""
+    for label, metric in judged.items():
+        missing = [
+            need
+            for need in metric.registration.needs
+            if need not in ("model", "explain") and need not in source.names
+        ]
+        if missing:
+            expected = f"what the metric {label!r} needs"
+            raise invalid(missing[0], expected, None)
+
+
+def _class_names(class_names, num_units):
+    """Return the function from the index of a unit to its name."""
+    if class_names is None:
+        return lambda unit: unit
+    class_names = [str(name) for name in class_names]
+    if len(class_names) != num_units:
+        raise invalid("class_names", f"{num_units} names", len(class_names))
+    return lambda unit: class_names[unit] if unit < num_units else unit
+
+
+def _described(value):
+    """Return what tells a value from others, in terms that JSON can hold and the next call meets."""
+    if isinstance(value, dict):
+        return {str(name): _described(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(v) for v in value]
+    if isinstance(value, np.ndarray | tf.Tensor):
+        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    return getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
+
+
+def _fingerprint(model):
+    """Return what tells the weights of a model from others."""
+    digest = hashlib.sha256(model.name.encode())
+    for weight in model.weights:
+        array = np.ascontiguousarray(weight).ravel()
+        data = array.view("uint8") if array.size else array
+        digest.update(f"{weight.shape} {float(array.astype('float64').sum())}".encode())
+        digest.update(data[:_HASHED].tobytes() + data[-_HASHED:].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,283 @@
+"""The table of an evaluation."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
+
+ALL = "all"
+
+
+class Row(NamedTuple):
+    """One value of an evaluation.
+
+    Attributes:
+        method: label of the method.
+        metric: label of the metric.
+        unit: name or index of the class, or "all".
+        value: the value; NaN where nothing was measured.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        count: number of explained pairs that it is the mean of.
+    """
+
+    method: str
+    metric: str
+    unit: object
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+class Evaluation:
+    """What `ke.evaluate` found: rows of method × metric × class.
+
+    Attributes:
+        rows: list of `Row`s.
+        curves: dict from pairs of a method and a metric to the mean curve, a list of floats.
+        higher_is_better: dict from metrics to their direction.
+        num_samples: number of samples.
+        config: dict of how it was evaluated.
+
+    Example:
+        >>> evaluation = Evaluation([Row("cam", "sparseness", "all", 0.5, 0.4, 0.6, 9)])
+        >>> print(evaluation)
+        method  sparseness
+        ------  --------------------
+        cam     0.500 [0.400, 0.600]
+    """
+
+    def __init__(self, rows, curves=None, higher_is_better=None, num_samples=None, config=None):
+        self.rows = list(rows)
+        self.curves = dict(curves or {})
+        self.higher_is_better = dict(higher_is_better or {})
+        self.num_samples = num_samples
+        self.config = dict(config or {})
+
+    @property
+    def methods(self):
+        """Labels of the methods, in order."""
+        return list(dict.fromkeys(row.method for row in self.rows))
+
+    @property
+    def metrics(self):
+        """Labels of the metrics, in order."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def __iter__(self):
+        """Go through the rows."""
+        return iter(self.rows)
+
+    def __eq__(self, other):
+        """Tell whether another evaluation found the same."""
+        return isinstance(other, Evaluation) and self.to_json() == other.to_json()
+
+    __hash__ = None
+
+    def select(self, method=None, metric=None, unit=None):
+        """Return the rows of a method, a metric and a class.
+
+        Args:
+            method: label, or `None` for all.
+            metric: label, or `None` for all.
+            unit: name or index of a class, "all" for what is over all classes, or `None`.
+
+        Returns:
+            list of `Row`s.
+
+        Raises:
+            ValueError: if there is no such method or metric.
+        """
+        for argument, value, names in (
+            ("method", method, self.methods),
+            ("metric", metric, self.metrics),
+        ):
+            if value is not None:
+                one_of(argument, value, names)
+        return [
+            row
+            for row in self.rows
+            if method in (None, row.method)
+            and metric in (None, row.metric)
+            and unit in (None, row.unit)
+        ]
+
+    def value(self, method, metric, unit=ALL):
+        """Return one value, a float.
+
+        Args:
+            method: label.
+            metric: label.
+            unit: name or index of a class. Defaults to "all".
+
+        Raises:
+            ValueError: if there is no such row.
+        """
+        found = self.select(method, metric, unit)
+        if not found:
+            units = [row.unit for row in self.select(method, metric)]
+            raise invalid("unit", f"one of {units}", repr(unit))
+        return found[0].value
+
+    def best(self, metric):
+        """Return the label of the best method by a metric, `None` where none is better.
+
+        Args:
+            metric: label.
+        """
+        higher = self.higher_is_better.get(metric)
+        rows = [r for r in self.select(metric=metric, unit=ALL) if not math.isnan(r.value)]
+        if higher is None or not rows:
+            return None
+        return (max if higher else min)(rows, key=lambda row: row.value).method
+
+    def to_markdown(self, path=None, *, per_class=False):
+        """Return a Markdown table, methods by metrics, with intervals; the best in bold.
+
+        Args:
+            path: file to write it to as well. Defaults to none.
+            per_class: write all rows, one per line, in place of those over all classes.
+
+        Returns:
+            the table, a string.
+        """
+        if per_class:
+            lines = [_cells(row._fields) for row in self.rows[:1]]
+            lines += [[str(v) if not isinstance(v, float) else f"{v:.4f}" for v in r] for r in self]
+        else:
+            lines = [["method", *map(self._heading, self.metrics)]]
+            lines += [
+                [f"`{m}`", *(self._cell(m, metric, "**") for metric in self.metrics)]
+                for m in self.methods
+            ]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        first, _, rest = text.partition("\n")
+        rule = "| --- " * len(lines[0]) + "|"
+        return _written(path, f"{first}\n{rule}\n{rest}\n")
+
+    def to_csv(self, path=None):
+        """Return all rows as CSV.
+
+        Args:
+            path: file to write it to as well. Defaults to none.
+
+        Returns:
+            a string.
+        """
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(self.rows)
+        return _written(path, file.getvalue())
+
+    def to_json(self, path=None):
+        """Return rows, curves and how they were made as JSON, which `from_json` reads.
+
+        Args:
+            path: file to write it to as well. Defaults to none.
+
+        Returns:
+            a string. What is not a number is `null`.
+        """
+        content = {
+            "rows": [dict(zip(_COLUMNS, map(_plain, row), strict=True)) for row in self.rows],
+            "curves": [[*pair, list(map(float, curve))] for pair, curve in self.curves.items()],
+            "higher_is_better": self.higher_is_better,
+            "num_samples": self.num_samples,
+            "config": self.config,
+        }
+        return _written(path, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def from_json(cls, text_or_path):
+        """Read what `to_json` wrote.
+
+        Args:
+            text_or_path: the string, or the path of the file.
+
+        Returns:
+            an `Evaluation`.
+        """
+        is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
+        content = json.loads(text_or_path if is_text else Path(text_or_path).read_text("utf-8"))
+        rows = [
+            Row(*(math.nan if row[c] is None else row[c] for c in _COLUMNS))
+            for row in content.pop("rows")
+        ]
+        curves = {(method, metric): c for method, metric, c in content.pop("curves")}
+        return cls(rows, curves, **content)
+
+    def to_dataframe(self):
+        """Return all rows as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: if pandas isn't installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "`to_dataframe` needs pandas, which isn't installed. Run `pip install pandas`."
+            ) from error
+        return pandas.DataFrame(self.rows, columns=_COLUMNS)
+
+    def __str__(self):
+        """Return the table over all classes as text, the best of each metric marked."""
+        lines = [["method", *map(self._heading, self.metrics)]]
+        lines += [[m, *(self._cell(m, metric) for metric in self.metrics)] for m in self.methods]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    def __repr__(self):
+        """Return what it is of, and the table."""
+        return (
+            f"<Evaluation of {len(self.methods)} methods by {len(self.metrics)} metrics on "
+            f"{self.num_samples} samples>\n{self}"
+        )
+
+    def _repr_markdown_(self):
+        return self.to_markdown()
+
+    def _heading(self, metric):
+        arrow = {True: " ↑", False: " ↓"}.get(self.higher_is_better.get(metric), "")
+        return f"{metric}{arrow}"
+
+    def _cell(self, method, metric, mark="*"):
+        row = self.select(method, metric, ALL)[0]
+        if math.isnan(row.value):
+            return "–"
+        text = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        if self.best(metric) != method or len(self.methods) == 1:
+            return text
+        return f"{mark}{text}{mark}" if mark == "**" else f"{text} {mark}"
+
+
+_COLUMNS = ("method", "metric", "class", "value", "low", "high", "count")
+
+
+def _cells(values):
+    return ["class" if value == "unit" else str(value) for value in values]
+
+
+def _plain(value):
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _written(path, text):
+    if path is not None:
+        Path(path).write_text(text, "utf-8")
+    return text
