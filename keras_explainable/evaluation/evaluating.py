@@ -286,7 +286,7 @@ def _class_names(class_names, num_units):
 
 
 def _described(value):
-    """Return what tells a value from others, in terms that JSON can hold and the next call meets."""
+    """Return what tells a value from others, in terms that JSON can hold."""
     if isinstance(value, dict):
         return {str(name): _described(v) for name, v in value.items()}
     if isinstance(value, list | tuple):

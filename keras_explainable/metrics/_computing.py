@@ -1,5 +1,6 @@
 """Compute metrics: of arrays with a function, over batches with a `keras.metrics.Metric`."""
 
+import functools
 import inspect
 
 import keras
@@ -154,15 +155,12 @@ class Computation:
         self.explain = arguments.get("explain")
         model = arguments.get("model")
         self.exposed = None
-        self._run = self._scores
-        if model is None:
-            if "model" in known.needs:
-                raise mistyped("model", "a `keras.Model`", None)
-            return
-        self.exposed = exposed_model(model, output, arguments.get("x"))
-        if self.explain is None:
-            key = known.name, options, output
-            self._run = _steps.get(model, key, lambda: compiled(self._scores))
+        self._model = model
+        self._key = known.name, options, output
+        if model is None and "model" in known.needs:
+            raise mistyped("model", "a `keras.Model`", None)
+        if model is not None:
+            self.exposed = exposed_model(model, output, arguments.get("x"))
 
     def checked(self, arguments):
         """Return data as arrays that fit each other and the model, see `_arguments.checked`."""
@@ -175,17 +173,27 @@ class Computation:
 
     def run(self, batch):
         """Return the `Scores` of a batch of data."""
-        return self._scores(batch) if tf.inside_function() else self._run(batch)
+        # What is kept for a model must not hold it.
+        run = functools.partial(_scores, self.known, self.options, self.exposed, self.explain)
+        if self.exposed is None or self.explain is not None or tf.inside_function():
+            return run(batch)
+        strings, arrays = _parted(batch)
+        shapes = keras.tree.map_structure(_specification, arrays)
+        step = _steps.get(
+            self._model,
+            (self._key, strings, [repr(s) for s in keras.tree.flatten(shapes)], sorted(arrays)),
+            lambda: tf.function(
+                lambda batch: run(batch | strings),
+                input_signature=[shapes],
+                autograph=False,
+            ),
+        )
+        return step(arrays)
 
-    def _scores(self, batch):
-        given = tensors(batch, self.exposed)
-        given |= {"model": self.exposed, "explain": self.explain}
-        return scores({self.known.name: (self.known, self.options)}, given)[self.known.name]
 
-
-def compiled(function):
-    """Compile a function of batches, whose last one may be smaller."""
-    return tf.function(function, autograph=False, reduce_retracing=True)
+def _scores(known, options, exposed, explain, batch):
+    arguments = tensors(batch, exposed) | {"model": exposed, "explain": explain}
+    return scores({known.name: (known, options)}, arguments)[known.name]
 
 
 def tensors(batch, exposed=None):
@@ -193,16 +201,21 @@ def tensors(batch, exposed=None):
     batch = dict(batch)
     if exposed is not None:
         batch["x"] = feeding.accepted(exposed, batch["x"])
-    strings = {name: value for name, value in batch.items() if isinstance(value, str)}
-    return (
-        keras.tree.map_structure(
-            tf.convert_to_tensor, {n: v for n, v in batch.items() if n not in strings}
-        )
-        | strings
-    )
+    strings, arrays = _parted(batch)
+    return keras.tree.map_structure(tf.convert_to_tensor, arrays) | strings
 
 
 def _rows(data, start, stop):
-    strings = {name: value for name, value in data.items() if isinstance(value, str)}
-    arrays = {name: value for name, value in data.items() if name not in strings}
+    strings, arrays = _parted(data)
     return keras.tree.map_structure(lambda a: a[start:stop], arrays) | strings
+
+
+def _parted(data):
+    """Return what says in a word what is explained, and arrays."""
+    strings = {name: value for name, value in data.items() if isinstance(value, str)}
+    return strings, {name: value for name, value in data.items() if name not in strings}
+
+
+def _specification(array):
+    """Return the form of an array in batches of any size."""
+    return tf.TensorSpec([None, *array.shape[1:]], tf.as_dtype(array.dtype))
