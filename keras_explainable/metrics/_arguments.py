@@ -94,8 +94,10 @@ def _check_units(arguments, num_units):
             _check_range("indices", units, count, "the masks")
     if units is not None and num_maps is not None and num_maps > units.shape[1]:
         _check_range("indices", units, num_maps, "the maps")
+    logits = arguments.get("logits")
+    if units is not None and logits is not None:
+        _check_range("indices", units, logits.shape[1], "the logits")
     if boxes is not None:
-        logits = arguments.get("logits")
         known = num_units or (logits.shape[1] if logits is not None else None)
         known = num_maps if known is None and indices is None else known
         if known is not None:
@@ -122,8 +124,8 @@ def _indices(indices, length, maps, num_units):
     if indices.ndim > 2 or len(indices) != length:
         expected = f"shape ({length},) or ({length}, n)"
         raise invalid("indices", expected, f"shape {indices.shape}")
-    if num_units is not None and (indices.min() < 0 or indices.max() >= num_units):
-        expected = f"units from 0 to {num_units - 1}"
+    if indices.min(initial=0) < 0 or (num_units is not None and indices.max() >= num_units):
+        expected = "units from 0 on" if num_units is None else f"units from 0 to {num_units - 1}"
         raise invalid("indices", expected, f"{indices.min()} to {indices.max()}")
     return indices.astype("int32")[:, None] if indices.ndim == 1 else indices.astype("int32")
 

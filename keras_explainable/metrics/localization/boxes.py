@@ -53,6 +53,10 @@ def localization_error(maps, boxes, indices=None, *, logits=None, top=None, frac
         array([[0.]], dtype=float32)
     """
     iou = number("iou", iou, least=0)
+    if top is not None:
+        top = positive_integer("top", top)
+        if logits is None:
+            raise invalid("logits", "logits `(samples, units)` where `top` is given", "None")
     maps, units = maps_of_units(maps, indices, logits)
     labels = tf.cast(boxes["labels"], tf.int32)
     if units is None:
@@ -62,7 +66,7 @@ def localization_error(maps, boxes, indices=None, *, logits=None, top=None, frac
     agrees = _overlaps(drawn, tf.cast(boxes["boxes"], tf.float32)) >= iou
     hit = tf.reduce_any(same & agrees, axis=-1)
     if top is not None:
-        hit &= _rank(units, logits) < positive_integer("top", top)
+        hit &= _rank(units, logits) < top
     weights = tf.cast(tf.reduce_any(same, axis=-1), tf.float32)
     return Scores(weights * (1 - tf.cast(hit, tf.float32)), weights)
 
@@ -167,10 +171,8 @@ def box_masks(boxes, sizes, num_classes):
 def _overlaps(drawn, boxes):
     """Return the intersection over union `(batch, n, m)` of boxes `(batch, n or m, 4)`."""
     first, second = drawn[:, :, None], boxes[:, None]
-    low, high = (
-        tf.maximum(first[..., :2], second[..., :2]),
-        tf.minimum(first[..., 2:], second[..., 2:]),
-    )
+    low = tf.maximum(first[..., :2], second[..., :2])
+    high = tf.minimum(first[..., 2:], second[..., 2:])
     common = tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
     areas = [tf.reduce_prod(b[..., 2:] - b[..., :2], axis=-1) for b in (first, second)]
     return tf.math.divide_no_nan(common, areas[0] + areas[1] - common)
@@ -178,8 +180,6 @@ def _overlaps(drawn, boxes):
 
 def _rank(units, logits):
     """Return how many logits are above that of each unit, or equal and before it."""
-    if logits is None:
-        raise invalid("logits", "logits `(samples, units)` where `top` is given", "None")
     logits = tf.cast(logits, tf.float32)
     own = tf.gather(logits, units, axis=-1, batch_dims=1)[..., None]
     before = tf.range(tf.shape(logits)[-1]) < units[..., None]
