@@ -23,7 +23,8 @@ def localization_error(maps, boxes, indices=None, *, logits=None, top=None, frac
 
     .. math:: 1 - [\max_b \mathrm{IoU}(\mathrm{box}(M), b) \geq t] \cdot [c \in \mathrm{top}_k]
 
-    Undefined where the sample has no box of the class.
+    Undefined where the sample has no box of the class: explain the classes labelled, not those
+    predicted, or wrong predictions are left out and count as no error.
 
     Args:
         maps: `(samples, height, width, n)`.

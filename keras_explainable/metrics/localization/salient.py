@@ -72,8 +72,8 @@ def mask_iou(maps, masks, indices=None, *, protocol="class", threshold=0.25):
         threshold: t; 0.15, 0.25 and 0.5 are common. Defaults to 0.25.
 
     References:
-        - Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning Deep Features for Discriminative
-          Localization", CVPR 2016. arXiv 1512.04150.
+        - Everingham, Van Gool, Williams, Winn, Zisserman, "The Pascal Visual Object Classes (VOC)
+          Challenge", IJCV 2010.
     """
     threshold = number("threshold", threshold)
     found, finish = _paired(maps, masks, indices, protocol)
