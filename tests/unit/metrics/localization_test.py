@@ -204,6 +204,19 @@ def test_constant_maps_have_the_value_of_chance(name, expected):
     np.testing.assert_allclose(values, [[expected]], atol=1e-6)
 
 
+def test_shares_are_of_what_is_positive():
+    masks = np.array([[1, 0, 0, 255]])
+    maps = np.array([[3.0, 1.0, -2.0, 9.0], [3.0, 2.0, 1.0, 0.0]]).T[None]
+    energy = ke.metrics.energy_pointing_game(maps, masks)
+    np.testing.assert_allclose(energy, [[3 / 4, 2 / 3]], atol=1e-6)
+    mass = ke.metrics.relevance_mass_accuracy(maps, masks)
+    np.testing.assert_allclose(mass, [[3 / 4, 3 / 6]], atol=1e-6)
+    nothing = -np.ones((1, 4, 1))
+    for compute in (ke.metrics.energy_pointing_game, ke.metrics.relevance_mass_accuracy):
+        values, weights = compute(nothing, masks, return_weights=True)
+        assert (values.item(), weights.item()) == (0, 1)
+
+
 def test_adaptive_f_beta_marks_nothing_of_a_map_of_zeros():
     mask = np.ones((1, 4, 4))
     assert ke.metrics.adaptive_f_beta(np.zeros((1, 4, 4, 1)), mask) == 0
@@ -515,6 +528,19 @@ def test_sweeps_report_the_best_threshold():
     assert again.get_config() == sweep.get_config()
     sweep.reset_state()
     assert not np.any(sweep.results())
+
+
+def test_sweeps_of_errors_report_the_lowest():
+    model = keras.Sequential([keras.Input((4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.layers[-1].set_weights([np.eye(4)[:, :2] * [3, 1], np.zeros(2)])
+    x, maps = np.ones((1, 4, 1)), np.zeros((1, 4, 2))
+    maps[0, 1] = 1
+    sweep = ke.metrics.ThresholdSweep("average_drop", (0.9, 0.5))
+    sweep.update_state(model, x, maps)
+    # Unit 0 alone is detected above 0.9, and loses all of its logit; unit 1 keeps its own.
+    first = 1 - 0.5 / (1 / (1 + np.exp(-3)))
+    np.testing.assert_allclose(sweep.results(), [first, first / 2], atol=1e-6)
+    assert float(sweep.result()["threshold"]) == 0.5
 
 
 @pytest.mark.parametrize(
