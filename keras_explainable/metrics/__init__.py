@@ -1,6 +1,8 @@
 """Metrics of explanations: functions of arrays, and `keras.metrics.Metric`s by the same names."""
 
 from keras_explainable.metrics import faithfulness as faithfulness
+from keras_explainable.metrics import fixations as fixations
+from keras_explainable.metrics import localization as localization
 from keras_explainable.metrics._computing import function_of as _function_of
 from keras_explainable.metrics._registry import CATEGORIES as CATEGORIES
 from keras_explainable.metrics._registry import explanation_metric as explanation_metric
@@ -9,6 +11,9 @@ from keras_explainable.metrics._registry import registration as registration
 from keras_explainable.metrics._stateful import ExplanationMetric as ExplanationMetric
 from keras_explainable.metrics._stateful import class_of as _class_of
 from keras_explainable.metrics._stateful import get as get
+from keras_explainable.metrics._sweeping import ThresholdSweep as ThresholdSweep
+from keras_explainable.metrics.localization.boxes import box_masks as box_masks
+from keras_explainable.metrics.localization.boxes import extract_boxes as extract_boxes
 
 globals().update({name: _function_of(name) for name in names()})
 globals().update({registration(name).class_name: _class_of(name) for name in names()})

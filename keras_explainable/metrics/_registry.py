@@ -16,9 +16,19 @@ CATEGORIES = (
     "fixations",
 )
 # What metrics are computed from, by the names of their arguments, which have one row per sample.
-ARGUMENTS = ("x", "maps", "indices", "masks", "boxes", "fixations", "detections", "logits")
+ARGUMENTS = (
+    "x",
+    "maps",
+    "indices",
+    "masks",
+    "boxes",
+    "labels",
+    "fixations",
+    "detections",
+    "logits",
+)
 # What a metric needs beside maps.
-NEEDS = ("model", "masks", "boxes", "fixations", "explain")
+NEEDS = ("model", "masks", "boxes", "labels", "fixations", "explain")
 
 
 class Registration(NamedTuple):

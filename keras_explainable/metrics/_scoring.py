@@ -1,5 +1,6 @@
 """What metrics share: scores, the explained pairs of samples and units, predictions in chunks."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -24,7 +25,8 @@ class Scores(NamedTuple):
             metric is combined from.
         weights: float32, 1 where there is a value and 0 where there is none, of the shape of
             `values` or without the parts.
-        curve: float32 `(batch, units, points)`, what the value is the area of; or `None`.
+        curve: float32 `(batch, units, points)`, what the value is the area of, or is taken from;
+            `(batch, units, points, 2)` where both coordinates differ from map to map; or `None`.
         classes: int32 `(batch, units)`, which class each value belongs to; `None` where they are in
             the order of the maps, or as `indices` say.
     """
@@ -140,6 +142,96 @@ def explained_pairs(
         present,
         units,
     )
+
+
+class MaskedMaps(NamedTuple):
+    """Maps and what they are compared with, positions in a row.
+
+    Attributes:
+        maps: float32 `(batch, n, places)`.
+        inside: float32 `(batch, n, places)`, 1 where the mask is 1.
+        counted: float32 `(batch, n, places)`, 0 where the mask is 255.
+    """
+
+    maps: tf.Tensor
+    inside: tf.Tensor
+    counted: tf.Tensor
+
+    @property
+    def outside(self):
+        """Float32 `(batch, n, places)`, 1 where the mask is 0."""
+        return self.counted - self.inside
+
+    @property
+    def known(self):
+        """Float32 `(batch, n)`, 0 where the mask is empty, for which nothing is defined."""
+        return tf.reduce_max(self.inside, axis=-1)
+
+    def scores(self, values, weights=None, curve=None):
+        """Return `Scores` of values `(batch, n)`, without those of empty masks."""
+        weights = self.known if weights is None else self.known * weights
+        return Scores(values * weights, weights, curve)
+
+
+def masked_maps(maps, masks, indices=None):
+    """Pair maps with masks.
+
+    Args:
+        maps: tensor `(batch, *positions, n)`, one for each of `indices`, or one per unit, of which
+            those of `indices` are taken.
+        masks: tensor `(batch, *positions, 1)`, for all maps of a sample, or one per map, or one per
+            unit, of which those of `indices` are taken.
+        indices: integers `(batch, n)`, the unit of each map; `None` for one map per unit.
+
+    Returns:
+        `MaskedMaps`.
+    """
+    maps, units = maps_of_units(maps, indices)
+    masks = tf.cast(masks, tf.float32)
+    num_maps, num_masks = maps.shape[-1], masks.shape[-1]
+    if num_masks not in (1, num_maps):
+        if units is None or num_masks < num_maps:
+            expected = f"one mask per sample, or for each of the {num_maps} maps"
+            raise invalid("masks", expected, f"{num_masks} per sample")
+        masks = gather_units(masks, units)
+    maps = in_rows(maps)
+    masks = tf.broadcast_to(in_rows(masks), tf.shape(maps))
+    inside = tf.cast(masks == 1, tf.float32)
+    return MaskedMaps(maps, inside, inside + tf.cast(masks == 0, tf.float32))
+
+
+def maps_of_units(maps, indices=None, logits=None):
+    """Take the map of each explained unit.
+
+    Args:
+        maps: tensor `(batch, *positions, n)`, one for each of `indices`, or one per unit.
+        indices: integers `(batch, n)`, or "argmax" where there are `logits`; `None` for one map per
+            unit.
+        logits: `(batch, units)` or `None`.
+
+    Returns:
+        float32 `(batch, *positions, n)`, and the units, int32 `(batch, n)`, or `None` where they
+        are those of the columns.
+    """
+    maps = tf.cast(maps, tf.float32)
+    if indices is None:
+        return maps, None
+    if isinstance(indices, str) and logits is None:
+        expected = "integers, as there are no logits to tell the highest"
+        raise invalid("indices", expected, repr(indices))
+    units = tf.cast(unit_indices(logits if isinstance(indices, str) else maps, indices), tf.int32)
+    if maps.shape[-1] < units.shape[-1]:
+        expected = f"{units.shape[-1]} maps, one for each of the `indices`"
+        raise invalid("maps", expected, f"{maps.shape[-1]} per sample")
+    same = maps.shape[-1] == units.shape[-1]
+    return maps if same else gather_units(maps, units), units
+
+
+def in_rows(maps):
+    """Return maps `(batch, *positions, n)` as rows `(batch, n, places)`."""
+    batch, *sizes, count = _axes.sizes(maps)
+    places = tf.reduce_prod(tf.stack(sizes)) if None in maps.shape[1:-1] else math.prod(sizes)
+    return tf.transpose(tf.reshape(maps, (batch, places, count)), (0, 2, 1))
 
 
 def probability(model, activation=None):

@@ -113,7 +113,8 @@ class ExplanationMetric(keras.metrics.Metric):
             columns = tf.range(tf.shape(values)[1])[None] + tf.zeros_like(values[..., 0], tf.int32)
             classes = columns if indices is None else tf.cast(indices, tf.int32)
         if self.total is None:
-            shape = self._num_buckets(values, indices, exposed), num_parts
+            told = indices if scores.classes is None else None
+            shape = self._num_buckets(values, told, exposed), num_parts
             self.total = self.add_variable(shape, "zeros", name="total")
             self.count = self.add_variable(shape, "zeros", name="count")
         buckets = self.total.shape[0]

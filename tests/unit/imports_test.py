@@ -25,7 +25,8 @@ FLOORS = (
     ("_keeping", "_variation", "methods._registry", "metrics._registry", "targets"),
     # What the families of methods, and of metrics, share, above `inspection`.
     ("methods._units", "metrics._arguments", "metrics._scoring"),
-    ("metrics._computing",),
+    ("metrics._computing", "metrics._ranking"),
+    ("metrics._stateful",),
     ("methods._inputs", "methods._activations"),
     ("methods", "metrics"),
     ("engine",),
