@@ -91,7 +91,10 @@ class Step(engine.Explainer):
         if "indices" in batch or "argmax" in batch:
             num_maps = batch["indices"].shape[1] if "indices" in batch else 1
         shape = num_samples, *sizes, num_maps
-        return batch | {"beside": _arguments.checked_beside(more, shape, self.num_units)}
+        beside = {**more, "indices": batch.get("indices")}
+        beside = _arguments.checked_beside(beside, shape, self.num_units)
+        beside.pop("indices", None)  # The batch has them.
+        return batch | {"beside": beside}
 
     def scores(self, batch, size=None):
         """Explain a batch, and compute the metrics.

@@ -246,6 +246,8 @@ def _metrics(metrics, activation, threshold):
     for label, metric in metrics.items():
         metric = metrics_module.get(metric)
         known = {parameter.name for parameter in metric.registration.options}
+        # Of a metric without a model it is another threshold.
+        known = known if "model" in metric.registration.needs else ()
         shared = {"activation": activation, "threshold": threshold}
         shared = {n: v for n, v in shared.items() if n in known and n not in metric.options}
         judged[str(label)] = metric.from_config({**metric.get_config(), **shared})

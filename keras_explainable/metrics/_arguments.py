@@ -61,11 +61,13 @@ def checked_beside(arguments, maps_shape, num_units):
         ValueError: if a shape or a value doesn't fit.
     """
     maps = np.broadcast_to(np.float32(0), maps_shape)
-    return {
+    arguments = {
         name: _CHECKS[name](value, maps_shape[0], maps, num_units)
         for name, value in arguments.items()
         if value is not None
     }
+    _check_units({"maps": maps, **arguments}, num_units)
+    return arguments
 
 
 def shaped(arguments):

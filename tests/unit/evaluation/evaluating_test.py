@@ -1,0 +1,435 @@
+"""`ke.evaluate`: what it says is what methods and metrics say, in whatever way data come."""
+
+import itertools
+import json
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_explainable as ke
+
+METHODS = ["cam", "gradients"]
+METRICS = ["average_drop", "f1_plus", "pointing_game"]
+QUIET = {"verbose": 0, "num_resamples": 20}
+
+
+def network(activation="sigmoid", units=4):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, activation="relu", padding="same", name="first")(inputs)
+    x = layers.Conv2D(5, 3, activation="relu", padding="same", name="second")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(units, activation=activation)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(0, 0.6, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-1, 1, (7, 6, 6, 3)).astype("float32")
+    masks = (rng.uniform(size=(7, 6, 6, 4)) > 0.7).astype("uint8")
+    masks[0, ..., 1] = 0
+    return network(), x, masks
+
+
+def evaluated(model, x, y=None, *, masks, methods=METHODS, metrics=METRICS, **options):
+    return ke.evaluate(
+        model, x, y, methods=methods, metrics=metrics, masks=masks, **{**QUIET, **options}
+    )
+
+
+def by_hand(model, x, masks, method, average="weighted"):
+    """Run the method, then each metric, on all data at once."""
+    logits, maps = ke.explain(method, model, x, verbose=0)
+    present = 1 / (1 + np.exp(-logits)) > 0.5
+    drop, plus = (ke.metrics.get(name) for name in ("average_drop", "f1_plus"))
+    for metric in (drop, plus):
+        metric.update_state(model, x, maps)
+    hits, weights = ke.metrics.pointing_game(maps, masks, return_weights=True)
+    return {
+        "average_drop": float(drop.result()),
+        "f1_plus": float(plus.result()),
+        "pointing_game": (hits * weights * present).sum() / (weights * present).sum(),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_values_are_those_of_the_metrics_of_all_maps(case, batch_size):
+    model, x, masks = case
+    table = evaluated(model, x, masks=masks, batch_size=batch_size)
+    assert table.methods == METHODS
+    assert table.metrics == METRICS
+    assert table.num_samples == 7
+    for method in METHODS:
+        expected = by_hand(model, x, masks, method)
+        for metric, value in expected.items():
+            np.testing.assert_allclose(table.value(method, metric), value, atol=1e-5)
+
+
+def test_values_per_class_and_counts(case):
+    model, x, masks = case
+    table = evaluated(model, x, masks=masks, methods="cam", metrics="average_drop")
+    _, maps = ke.cam(model, x, verbose=0)
+    metric = ke.metrics.AverageDrop(average=None)
+    metric.update_state(model, x, maps)
+    per_class = np.asarray(metric.result())
+    present = model.predict(x, verbose=0) > 0.5
+    found = {row.unit: row for row in table.select(metric="average_drop")}
+    assert set(found) == {"all", *np.flatnonzero(present.any(0))}
+    for unit in np.flatnonzero(present.any(0)):
+        np.testing.assert_allclose(found[unit].value, per_class[unit], atol=1e-5)
+        assert found[unit].count == present[:, unit].sum()
+    assert found["all"].count == present.sum()
+    named = evaluated(
+        model, x, masks=masks, methods="cam", metrics="average_drop", class_names="abcd"
+    )
+    assert {row.unit for row in named} <= {"all", *"abcd"}
+
+
+def test_averages_are_those_of_the_metric(case):
+    model, x, masks = case
+    metrics = {"macro": ke.metrics.AverageDrop(average="macro"), "blur": "average_drop"}
+    metrics["blur"] = ke.metrics.AverageDrop(fill="blur")
+    table = evaluated(model, x, masks=masks, methods="cam", metrics=metrics)
+    _, maps = ke.cam(model, x, verbose=0)
+    for label, metric in metrics.items():
+        metric.update_state(model, x, maps)
+        np.testing.assert_allclose(table.value("cam", label), metric.result(), atol=1e-5)
+    assert table.value("cam", "macro") != table.value("cam", "blur")
+
+
+@pytest.mark.parametrize("kind", ["labels", "multi-hot", "argmax", "several", "one"])
+def test_units_explained_are_those_given(case, kind):
+    model, x, masks = case
+    labels = np.asarray([0, 1, 2, 3, 0, 1, 2])
+    y = {
+        "labels": labels,
+        "multi-hot": np.eye(4)[labels] + np.eye(4)[(labels + 1) % 4],
+        "argmax": "argmax",
+        "several": np.stack([labels, (labels + 1) % 4], 1),
+        "one": 2,
+    }[kind]
+    units = {
+        "argmax": model.predict(x, verbose=0).argmax(1)[:, None],
+        "labels": labels[:, None],
+        "one": np.full((7, 1), 2),
+    }.get(kind, np.stack([labels, (labels + 1) % 4], 1))
+    table = evaluated(model, x, y, masks=masks, methods="cam")
+    _, maps = ke.cam(model, x, units, verbose=0)
+    drop = ke.metrics.average_drop(model, x, maps, units)
+    np.testing.assert_allclose(table.value("cam", "average_drop"), drop.mean(), atol=1e-5)
+    hits, weights = ke.metrics.pointing_game(maps, masks, units, return_weights=True)
+    expected = (hits * weights).sum() / weights.sum()
+    np.testing.assert_allclose(table.value("cam", "pointing_game"), expected, atol=1e-6)
+
+
+def test_a_softmax_is_explained_at_its_highest_unit(case):
+    _, x, masks = case
+    model = network("softmax")
+    table = evaluated(model, x, masks=masks, methods="cam")
+    argmax = evaluated(model, x, "argmax", masks=masks, methods="cam")
+    assert table.rows == argmax.rows
+    assert table.select("cam", "average_drop", "all")[0].count == 7
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y, masks):
+        super().__init__()
+        self.data = x, y, masks
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        x, y, masks = (a[3 * i : 3 * i + 3] for a in self.data)
+        return x, y, {"masks": masks}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "py_dataset", "list"])
+def test_data_sets_are_gone_through_as_arrays_are(case, kind):
+    model, x, masks = case
+    y = np.asarray([0, 1, 2, 3, 0, 1, 2])
+    expected = evaluated(model, x, y, masks=masks, batch_size=3)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y, masks)).batch(3)
+    dataset = dataset.map(lambda x, y, m: (x, y, {"masks": m}))
+    source = {
+        "dataset": dataset,
+        "py_dataset": Batches(x, y, masks),
+        "list": iterable(dataset),
+    }[kind]
+    actual = evaluated(model, source, masks=None)
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(one[3:], other[3:], atol=1e-5)
+        assert one[:3] == other[:3]
+
+
+def iterable(dataset):
+    class Source:
+        def __iter__(self):
+            return dataset.as_numpy_iterator()
+
+    return Source()
+
+
+def test_replicas_share_the_data(case):
+    model, x, masks = case
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        mirrored = network()
+    mirrored.set_weights(model.get_weights())
+    expected = evaluated(model, x, masks=masks)
+    actual = evaluated(mirrored, x, masks=masks, batch_size=4)
+    for one, other in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(one[3:], other[3:], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", sorted(set(ke.methods.names()) - {"minmaxcam"}))
+def test_every_method_is_evaluated(case, method):
+    model, x, masks = case
+    if ke.methods.registration(method).needs == "attention":
+        with pytest.raises(ValueError, match="No attention can be reached"):
+            evaluated(model, x[:2], "argmax", masks=masks[:2], methods=method)
+        return
+    table = evaluated(model, x[:2], "argmax", masks=masks[:2], methods=method)
+    _, maps = ke.explain(method, model, x[:2], "argmax", verbose=0)
+    expected = ke.metrics.average_drop(model, x[:2], maps, "argmax").mean()
+    np.testing.assert_allclose(table.value(method, "average_drop"), expected, atol=1e-4)
+
+
+def test_the_logits_of_the_explained_pass_are_used(case):
+    """One pass explains, one per pair judges, and none predicts what is known."""
+    _, x, masks = case
+    model = network()
+    counted = []
+
+    class Counting(layers.Layer):
+        def call(self, inputs):
+            tf.numpy_function(lambda n: counted.append(int(n)), [tf.shape(inputs)[0]], [])
+            return inputs
+
+    counting = keras.Sequential([keras.Input((6, 6, 3)), Counting(), model])
+    for method, passes in (("cam", 7 + 14), ("smooth(gradients)", 7 + 7 * 3 + 14)):
+        method = ke.methods.smooth("gradients", num_samples=3) if "smooth" in method else method
+        counted.clear()
+        evaluated(
+            counting, x, "argmax", masks=masks, methods=[method], metrics=["f1_plus"], batch_size=7
+        )
+        assert sum(counted) == passes
+
+
+def test_options_of_methods_go_by_label(case):
+    model, x, masks = case
+    methods = {"deep": ("gradcam", {"layer": "second"}), "shallow": ("gradcam", {"layer": "first"})}
+    table = evaluated(model, x, masks=masks, methods=methods)
+    shared = evaluated(model, x, masks=masks, methods=["gradcam", "gradients"], layer="first")
+    assert table.methods == ["deep", "shallow"]
+    assert table.value("deep", "average_drop") != table.value("shallow", "average_drop")
+    assert table.value("shallow", "average_drop") == shared.value("gradcam", "average_drop")
+
+
+def test_threshold_and_activation_tell_what_is_detected(case):
+    _, x, masks = case
+    model = network(activation=None)
+    reference = evaluated(network(), x, masks=masks, methods="cam")
+    assert evaluated(model, x, masks=masks, methods="cam").rows == reference.rows
+    strict = evaluated(model, x, masks=masks, methods="cam", threshold=0.7)
+    rows = [t.select("cam", "average_drop", "all")[0].count for t in (strict, reference)]
+    assert rows[0] < rows[1]
+    soft = evaluated(model, x, masks=masks, methods="cam", activation="softmax")
+    assert soft.select("cam", "average_drop", "all")[0].count == 7
+
+
+def test_intervals_are_percentiles_of_resamples(case):
+    model, x, masks = case
+    table = evaluated(model, x, masks=masks, methods="cam", metrics="average_drop")
+    row = table.select("cam", "average_drop", "all")[0]
+    _, maps = ke.cam(model, x, verbose=0)
+    values, weights = ke.metrics.average_drop(model, x, maps, return_weights=True)
+    means = []
+    for resample in range(20):
+        times = [np.random.default_rng((0, i)).poisson(1.0, 20)[resample] for i in range(7)]
+        weighted = weights * np.asarray(times)[:, None]
+        means.append((values * weighted).sum() / weighted.sum())
+    np.testing.assert_allclose([row.low, row.high], np.percentile(means, [2.5, 97.5]), rtol=1e-4)
+    other = evaluated(model, x, masks=masks, methods="cam", metrics="average_drop", seed=1)
+    assert other.rows[0].low != row.low
+    assert other.rows[0].value == row.value
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say():
+    from keras_explainable.evaluation._accumulating import Accumulator
+    from keras_explainable.evaluation._accumulating import resample_weights
+
+    rng = np.random.default_rng(3)
+    known = ke.metrics.registration("average_drop")
+    held = 0
+    for repetition in range(200):
+        values = rng.exponential(size=(60, 1))
+        accumulator = Accumulator(known, "weighted")
+        scores = {"values": values, "weights": np.ones_like(values)}
+        resamples = resample_weights(0, 60, 300, repetition)
+        accumulator.add(scores, np.zeros((60, 1), int), resamples)
+        _, _, low, high, _ = accumulator.summary()[0]
+        held += low < 1 < high
+    assert 175 <= held <= 199
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5])
+def test_an_interrupted_evaluation_goes_on_with_bit_equal_results(
+    case, kind, stop, tmp_path, monkeypatch
+):
+    from keras_explainable.evaluation._stepping import Step
+
+    model, x, masks = case
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(7, int), masks)).batch(3)
+    dataset = dataset.map(lambda x, y, m: (x, y, {"masks": m}))
+    given = {
+        "arrays": {"x": x, "y": np.zeros(7, int), "masks": masks, "batch_size": 3},
+        "dataset": {"x": dataset, "masks": None},
+    }[kind]
+    whole = evaluated(model, **given)
+    path = tmp_path / "evaluation.npz"
+    run, steps = Step.scores, itertools.count(1)
+
+    def run_until(self, *arguments):
+        if next(steps) > stop:
+            raise Interrupted
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Step, "scores", run_until)
+    with pytest.raises(Interrupted):
+        evaluated(model, path=path, **given)
+    counted = itertools.count()
+
+    def run_on(self, *arguments):
+        next(counted)
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Step, "scores", run_on)
+    assert evaluated(model, path=path, **given) == whole
+    assert next(counted) == 6 - stop
+    assert evaluated(model, path=path, **given) == whole
+    assert next(counted) == 6 - stop + 1  # Which is the count itself.
+    assert [f.name for f in tmp_path.iterdir()] == ["evaluation.npz"]
+
+
+def test_the_file_of_another_evaluation_is_refused(case, tmp_path):
+    model, x, masks = case
+    path = tmp_path / "evaluation.npz"
+    arguments = {"masks": masks, "methods": ["cam"], "path": path}
+    evaluated(model, x, **arguments)
+    before = path.read_bytes()
+    for changes, what in (
+        ({"methods": ["gradcam"]}, "methods"),
+        ({"metrics": ["average_drop"]}, "metrics"),
+        ({"metrics": [ke.metrics.AverageDrop(fill="mean")]}, "metrics"),
+        ({"seed": 3}, "options"),
+        ({"batch_size": 3}, "data"),
+    ):
+        with pytest.raises(ValueError, match=f"made with another .*{what}"):
+            evaluated(model, x, **{**arguments, **changes})
+    with pytest.raises(ValueError, match="made with another data"):
+        evaluated(model, x[::-1].copy(), **arguments)
+    trained = network()
+    trained.set_weights([w + 1e-3 for w in model.get_weights()])
+    with pytest.raises(ValueError, match="made with another model"):
+        evaluated(trained, x, **arguments)
+    assert path.read_bytes() == before
+    path.write_text("something else")
+    with pytest.raises(ValueError, match=r"`path`. Expected the file of an evaluation"):
+        evaluated(model, x, **arguments)
+    assert path.read_text() == "something else"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"methods": ["gradcan"]}, ValueError, "Did you mean 'gradcam'"),
+        ({"methods": []}, ValueError, "`methods`. Expected at least one"),
+        ({"methods": 3}, TypeError, "`methods`"),
+        ({"metrics": ["average_dorp"]}, ValueError, "Did you mean 'average_drop'"),
+        ({"metrics": []}, ValueError, "`metrics`. Expected at least one"),
+        ({"metrics": ["average_drop", "average_drop"]}, ValueError, "a name for each"),
+        ({"masks": None}, ValueError, "`masks`. Expected what the metric 'pointing_game' needs"),
+        ({"masks": np.zeros((7, 5, 6, 4))}, ValueError, r"Received: shape \(7, 5, 6, 4\)"),
+        ({"masks": np.zeros((7, 6, 6, 3))}, ValueError, r"Received: shape \(7, 6, 6, 3\)"),
+        ({"masks": np.full((7, 6, 6, 4), 7)}, ValueError, "Received: 7"),
+        ({"y": [4] * 7}, ValueError, "indices from 0 to 3.*Received: 4 to 4"),
+        ({"y": [0] * 6}, ValueError, r"Received: shape \(6,\)"),
+        ({"x": np.zeros((7, 6, 6, 2))}, ValueError, r"`x`. Expected shape"),
+        ({"layer": "third"}, ValueError, "third"),
+        ({"class_names": ["a"]}, ValueError, "`class_names`. Expected 4 names. Received: 1"),
+        ({"batch_size": 0}, ValueError, "`batch_size`"),
+        ({"num_resamples": -1}, ValueError, "`num_resamples`"),
+        ({"model": "model"}, TypeError, "`model`. Expected a `keras.Model`"),
+        ({"x": tf.data.Dataset.range(3), "y": np.zeros(3)}, TypeError, "`x`"),
+        ({"x": 3}, TypeError, "`x`"),
+    ],
+)
+def test_bad_input_is_named_before_any_pass(case, changes, error, message, monkeypatch):
+    model, x, masks = case
+    monkeypatch.setattr(ke.Explainer, "run_batch", lambda *_: pytest.fail("a pass was run"))
+    arguments = {"model": model, "x": x, "masks": masks, **changes}
+    with pytest.raises(error, match=message):
+        evaluated(**arguments)
+
+
+def test_the_second_evaluation_of_a_model_leaves_nothing_behind(case):
+    import gc
+    import weakref
+
+    _, x, masks = case
+    model = network()
+    evaluated(model, x, masks=masks)
+    kept = weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert kept() is None
+
+
+def test_curves_are_means_over_pairs(case):
+    from keras_explainable.evaluation._accumulating import Accumulator
+
+    known = ke.metrics.registration("average_drop")
+    accumulator = Accumulator(known, "weighted")
+    rng = np.random.default_rng(0)
+    values, curve = rng.random((4, 2)), rng.random((4, 2, 5))
+    weights = np.asarray([[1, 0], [1, 1], [0, 0], [0, 1]], "float32")
+    for rows in (slice(0, 3), slice(3, 4)):
+        scores = {"values": values[rows], "weights": weights[rows], "curve": curve[rows]}
+        classes = np.tile([0, 1], (4, 1))[rows]
+        accumulator.add(scores, classes, np.ones((len(classes), 3)))
+    np.testing.assert_allclose(accumulator.curve(), curve[weights > 0].mean(0))
+
+
+def test_json_keeps_all(case, tmp_path):
+    model, x, masks = case
+    table = evaluated(model, x, masks=masks)
+    path = tmp_path / "table.json"
+    assert table.to_json(path) == path.read_text()
+    assert ke.Evaluation.from_json(path) == table
+    assert ke.Evaluation.from_json(json.dumps(json.loads(table.to_json()))) == table
+
+
+def test_time_is_not_spent_on_tracing_again(case):
+    model, x, masks = case
+    traces = []
+
+    def method(model, inputs, indices=None):
+        traces.append(time.monotonic())
+        return ke.methods.get("cam")(model, inputs, indices)
+
+    evaluated(model, x, "argmax", masks=masks, methods=[method], batch_size=3)
+    assert len(traces) == 1
