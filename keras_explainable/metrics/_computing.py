@@ -14,6 +14,7 @@ from keras_explainable._keeping import frozen
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _registry
+from keras_explainable.metrics._explaining import Explanations
 
 _MODEL_ARGUMENTS = """output: which output of the model is explained, see `inspection.expose`.
 batch_size: samples per step. Defaults to 32."""
@@ -30,7 +31,7 @@ def scores(metrics, arguments):
     Args:
         metrics: dict from any key to a pair of a `Registration` and its options.
         arguments: dict of what metrics are computed from: tensors, an `Exposed` model as "model",
-            and a function as "explain".
+            and `Explanations` as "explain".
 
     Returns:
         dict from the keys to `Scores`.
@@ -151,7 +152,7 @@ class Computation:
     def __init__(self, known, options, arguments, output=None):
         self.known = known
         self.options = options
-        self.explain = arguments.get("explain")
+        self.explain = None
         model = arguments.get("model")
         self.exposed = None
         self._run = self._scores
@@ -160,7 +161,9 @@ class Computation:
                 raise mistyped("model", "a `keras.Model`", None)
             return
         self.exposed = exposed_model(model, output, arguments.get("x"))
-        if self.explain is None:
+        if "explain" in known.needs:
+            self.explain = Explanations(arguments.get("explain"), model, self.exposed)
+        else:
             key = known.name, options, output
             self._run = _steps.get(model, key, lambda: compiled(self._scores))
 

@@ -17,7 +17,8 @@ CATEGORIES = (
 )
 # What metrics are computed from, by the names of their arguments, which have one row per sample.
 ARGUMENTS = ("x", "maps", "indices", "masks", "boxes", "fixations", "detections", "logits")
-# What a metric needs beside maps.
+# What a metric needs beside maps: the user's `keras.Model`, which the function of a metric gets as
+# `Exposed` model, and the user's `explain`, which it gets bound to that model, as `Explanations`.
 NEEDS = ("model", "masks", "boxes", "fixations", "explain")
 
 
