@@ -135,7 +135,8 @@ def area_under_total_variation(maps, *, normalize=False):
         values /= max(curve.shape[0] - 1, 1)
     stretched = filters.percentile_normalize(tf.cast(maps, tf.float32))
     known = tf.reduce_max(stretched, _axes.spatial(maps.shape.rank)) > 0
-    return Scores(values, tf.cast(known, tf.float32), tf.transpose(curve, (1, 2, 0)))
+    known = tf.cast(known, tf.float32)
+    return Scores(known * values, known, tf.transpose(known * curve, (1, 2, 0)))
 
 
 def _shares(maps):

@@ -110,7 +110,7 @@ def kept(stage):
         stage: list of `Slot`.
     """
     # A copy: the array may be the memory of the variable.
-    values = [(slot.variable, np.array(slot.variable)) for slot in stage]
+    values = [(slot.variable, keras.ops.convert_to_numpy(slot.variable).copy()) for slot in stage]
     try:
         yield
     finally:
