@@ -164,7 +164,7 @@ def test_curve_tells_after_which_stage_a_map_changes(name, order, similarity):
 
 def test_layers_are_grouped_into_stages():
     stack = [keras.Input((SIZE, SIZE, 1)), layers.Flatten()]
-    stack += [layers.Dense(4, name=f"dense_{i}") for i in range(4)] + [layers.Dense(UNITS)]
+    stack += [layers.Dense(4, name=f"wide_{i}") for i in range(4)] + [layers.Dense(UNITS)]
     model = keras.Sequential(stack)
     assert [len(stage) for stage in random_weights.stages(model)] == [2] * 5
     assert [len(stage) for stage in random_weights.stages(model, 2)] == [6, 4]
@@ -301,9 +301,9 @@ def test_model_without_weights_can_not_be_randomized():
 KINDS = ("functional", "nested_three_deep", "subclassed", "subclassed_with_tensorflow")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "channels_first"])
 def test_models_of_any_topology_are_randomized_from_the_output_and_left_as_found(kind):
-    model, x, options, *_ = zoo.KINDS[kind]()
+    model, x, options, *_ = getattr(zoo, kind)()
     before = zoo.fingerprint(model)
     stages = random_weights.stages(model)
     shapes = [[tuple(slot.variable.shape) for slot in stage] for stage in stages]
@@ -422,9 +422,9 @@ def test_gradients_do_not_depend_on_a_shift_and_input_times_gradient_does():
         np.testing.assert_allclose(scores.values[:, 0], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "several_inputs"])
+@pytest.mark.parametrize("kind", [*KINDS, "several_inputs", "channels_first"])
 def test_cams_do_not_depend_on_a_shift_whatever_the_topology(kind):
-    model, x, options, *_ = zoo.KINDS[kind]()
+    model, x, options, *_ = getattr(zoo, kind)()
     before = zoo.fingerprint(model)
     explain = functools.partial(ke.gradcam, postprocessing=None, **options)
     found = ke.metrics.input_invariance(model, x, explain(model, x, 1)[1], 1, explain)
@@ -510,6 +510,15 @@ def test_values_do_not_depend_on_the_batch_and_are_of_pairs_detected(name):
     metric.update_state(model, X[:2], maps[:2], **arguments)
     metric.update_state(model, X[2:], maps[2:], **arguments)
     assert float(metric.result()) == pytest.approx(together.mean(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [*ke.metrics.names("robustness"), RANDOMIZED, "random_logit"])
+def test_nothing_detected_is_nothing_scored(name):
+    values, weights = getattr(ke.metrics, name)(
+        _linear(), X, np.repeat(X, 3, -1), explain=_image, threshold=2, return_weights=True
+    )
+    assert not np.any([values, weights])
+    assert values.shape == (3, 3)
 
 
 def test_signals_and_volumes_are_scored():
