@@ -144,7 +144,7 @@ def _perturbed(x, index, radius, seed):
         raise invalid("x", expected, image.dtype.name)
     axes = tuple(range(1, image.shape.rank))
     scale = tf.reduce_max(image, axes, True) - tf.reduce_min(image, axes, True)
-    noise = tf.random.stateless_uniform((1, *image.shape[1:]), seed, -1, 1)
+    noise = tf.random.stateless_uniform((1, *image.shape[1:]), seed, -1, 1, alg="philox")
     noisy = image + radius * scale * tf.cast(noise, image.dtype)
     # The difference that rounding left is the one that the model sees.
     original, change = (np.asarray(t, "float64") for t in (image, noisy - image))
