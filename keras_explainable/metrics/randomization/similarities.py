@@ -1,8 +1,8 @@
 """How alike two maps are."""
 
 import numpy as np
+import scipy
 import tensorflow as tf
-from scipy import stats
 
 from keras_explainable import filters
 from keras_explainable._checks import invalid
@@ -75,7 +75,8 @@ def centred_ranks(maps):
     maps = np.reshape(maps, (len(maps), -1))
     if not np.isfinite(maps).all():
         raise ValueError("Maps have values that are not finite.")
-    return stats.rankdata(maps, axis=1) - (maps.shape[1] + 1) / 2
+    # Imported when it is first used, as it takes half a second.
+    return scipy.stats.rankdata(maps, axis=1) - (maps.shape[1] + 1) / 2
 
 
 def correlations(rows, others):
