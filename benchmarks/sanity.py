@@ -43,6 +43,9 @@ import tensorflow as tf
 
 import keras_explainable as ke
 from keras_explainable import demo
+from keras_explainable.metrics.randomization.similarities import centred_ranks
+from keras_explainable.metrics.randomization.similarities import correlations
+from keras_explainable.metrics.randomization.weights import blocks
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sanity.md"
@@ -94,25 +97,6 @@ def methods():
     }
 
 
-def blocks(model):
-    """Group the layers that have weights, from the output to the input.
-
-    Args:
-        model: functional `keras.Model`, a chain of layers.
-
-    Returns:
-        list of lists of layers, each with the batch normalizations that follow a layer before it.
-    """
-    found, block = [], []
-    for layer in reversed(model.layers):
-        if layer.weights:
-            block.append(layer)
-            if not isinstance(layer, keras.layers.BatchNormalization):
-                found.append(block)
-                block = []
-    return [*found, block] if block else found
-
-
 def cascade(model, seed=0):
     """Randomize the weights of a model in place, cumulatively, from the output to the input.
 
@@ -132,45 +116,6 @@ def cascade(model, seed=0):
         for layer in block:
             layer.set_weights(fresh.get_layer(layer.name).get_weights())
         yield block
-
-
-def centred_ranks(maps):
-    """Rank the values of each map, around zero.
-
-    Args:
-        maps: array `(maps, *positions)`.
-
-    Returns:
-        array `(maps, positions)`. Equal values have the mean of their ranks, so that a constant map
-        has zeros.
-
-    Raises:
-        ValueError: if a value is not finite.
-    """
-    maps = np.reshape(maps, (len(maps), -1))
-    if not np.isfinite(maps).all():
-        raise ValueError("Maps have values that are not finite.")
-    ranks = np.empty(maps.shape)
-    for row, values in zip(ranks, maps, strict=True):
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        row[:] = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-    return ranks - (maps.shape[1] - 1) / 2
-
-
-def correlations(ranks, others):
-    """Correlate maps by rank (Spearman): 1 in the same order, -1 in the opposite one.
-
-    Args:
-        ranks: array `(maps, positions)`, see `centred_ranks`.
-        others: array of the same shape.
-
-    Returns:
-        array `(maps,)`, 0 where either map is constant.
-    """
-    # Sums of halves are exact, and so is a correlation of 1.
-    products = np.einsum("np,np->n", ranks, others)
-    squares = np.einsum("np,np->n", ranks, ranks) * np.einsum("np,np->n", others, others)
-    return np.divide(products, np.sqrt(squares), out=np.zeros_like(products), where=squares > 0)
 
 
 def measure(model, images, sources=None, seeds=SEEDS):

@@ -14,12 +14,8 @@ _SMALLEST = 30
 def area_under_total_variation(maps):
     r"""Return the area under the total variation of maps as they are scaled down (AUTVC).
 
-    At each level of a Gaussian pyramid the map passes `filters.percentile_normalize`, and its total
-    variation is the sum of the differences of neighbours, over the number of positions. The curve
-    is integrated with Simpson's rule, at unit spacing. An axis of size 1 is none.
-
     Args:
-        maps: float tensor `(batch, *positions, units)`, of sizes that are known.
+        maps: as in `total_variation_curve`.
 
     Returns:
         float32 `(batch, units)`; lower for maps with less noise.
@@ -30,6 +26,24 @@ def area_under_total_variation(maps):
     References:
         - Goh, Lapuschkin, Weber, Samek, Binder, "Understanding Integrated Gradients with
           SmoothTaylor for Deep Neural Network Attribution", ICPR 2020. arXiv 2004.10484.
+    """
+    return simpson(total_variation_curve(maps))
+
+
+def total_variation_curve(maps):
+    """Return the total variation of maps at each level of a Gaussian pyramid.
+
+    At each level the map passes `filters.percentile_normalize`, and its total variation is the sum
+    of the differences of neighbours, over the number of positions. An axis of size 1 is none.
+
+    Args:
+        maps: float tensor `(batch, *positions, units)`, of sizes that are known.
+
+    Returns:
+        float32 `(levels, batch, units)`.
+
+    Raises:
+        ValueError: if the maps are not of that form.
     """
     maps = tf.cast(maps, tf.float32)
     if maps.shape.rank < 3 or not maps.shape[1:-1].is_fully_defined():
@@ -45,7 +59,12 @@ def area_under_total_variation(maps):
             maps = _blur(maps, axis)
         maps = filters.resize(maps, sizes)
         curve.append(_total_variation(maps, axes))
-    return tf.tensordot(tf.constant(_simpson(len(curve)), tf.float32), tf.stack(curve), 1)
+    return tf.stack(curve)
+
+
+def simpson(curve):
+    """Integrate a curve `(points, ...)` at unit spacing with Simpson's rule."""
+    return tf.tensordot(tf.constant(_simpson(curve.shape[0]), tf.float32), curve, 1)
 
 
 def _total_variation(maps, axes):

@@ -1,5 +1,8 @@
 """Explain a batch and compute metrics of its maps, in one compiled and distributed step."""
 
+import functools
+import weakref
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,8 +10,10 @@ import tensorflow as tf
 from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
+from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _computing
+from keras_explainable.metrics._explaining import Explanations
 from keras_explainable.metrics._scoring import probability
 
 
@@ -61,7 +66,13 @@ class Step(engine.Explainer):
         super().__init__(method, model, **arguments)
         output, inputs = arguments.get("output"), arguments.get("inputs")
         self.judge = _computing.exposed_model(model, output, inputs)
-        self.judged = {label: (m.registration, m.options) for label, m in judged.items()}
+        judged = {label: (m.registration, m.options) for label, m in judged.items()}
+        again = {label for label, (known, _) in judged.items() if "explain" in known.needs}
+        self.judged = {label: pair for label, pair in judged.items() if label not in again}
+        # They explain again, which is compiled by itself.
+        self.judged_outside = {label: judged[label] for label in judged if label in again}
+        explain = functools.partial(engine.explain, method, verbose=0, **arguments)
+        self.explain_again = Explanations(explain, weakref.proxy(model), self.judge)
         self.threshold = threshold
         self.probability = probability(self.judge, activation)
         self.is_exclusive = _is_exclusive(self.probability, self.num_units)
@@ -109,6 +120,18 @@ class Step(engine.Explainer):
         outputs = self.run_batch(batch, size)
         valid = outputs.pop("valid") > 0
         outputs = keras.tree.map_structure(lambda array: array[valid], outputs)
+        if self.judged_outside:
+            inputs = feeding.accepted(self.judge, batch["inputs"])
+            maps, logits = outputs["maps"], outputs["logits"]
+            arguments = {"x": inputs, "maps": maps, "logits": logits, **batch["beside"]}
+            if "indices" in batch or "argmax" in batch:
+                arguments["indices"] = outputs["classes"]
+            found = _computing.scores(
+                self.judged_outside,
+                keras.tree.map_structure(tf.convert_to_tensor, arguments)
+                | {"model": self.judge, "explain": self.explain_again},
+            )
+            outputs["scores"] |= self._fields(found, outputs["explained"])
         return outputs["scores"], outputs["classes"]
 
     def _explain_eagerly(self, data):
@@ -129,13 +152,18 @@ class Step(engine.Explainer):
             **keras.tree.map_structure(tf.convert_to_tensor, data["beside"]),
         }
         classes, explained = self._explained(arguments)
-        found = _computing.scores(self.judged, arguments)
+        found = self._fields(_computing.scores(self.judged, arguments), explained)
+        outputs = {"classes": classes, "scores": found}
+        if self.judged_outside:
+            outputs |= {"explained": explained, **{n: arguments[n] for n in ("maps", "logits")}}
+        return outputs
+
+    def _fields(self, found, explained):
+        """Return scores as dicts, with no weight for maps of units that aren't explained."""
+        judged = self.judged | self.judged_outside
         return {
-            "classes": classes,
-            "scores": {
-                label: _fields(scores, explained if self.judged[label][0].per_class else None)
-                for label, scores in found.items()
-            },
+            label: _fields(scores, explained if judged[label][0].per_class else None)
+            for label, scores in found.items()
         }
 
     def _explained(self, arguments):

@@ -87,6 +87,24 @@ def accepted(exposed, inputs):
     return flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
 
 
+def returned(exposed, inputs):
+    """Bring inputs of an exposed model into the form that its original takes; undoes `accepted`.
+
+    Args:
+        exposed: `Exposed` model.
+        inputs: what `accepted` returns.
+
+    Returns:
+        tensors in the same structure.
+    """
+    flat = keras.tree.flatten(inputs)
+    for i in exposed.channels_first:
+        flat[i] = tf.transpose(
+            flat[i], (0, flat[i].shape.rank - 1, *range(1, flat[i].shape.rank - 1))
+        )
+    return keras.tree.pack_sequence_as(inputs, flat)
+
+
 def as_array(value):
     """Return an array or tensor of numbers as it is, anything else as an array.
 

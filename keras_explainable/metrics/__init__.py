@@ -3,6 +3,9 @@
 from keras_explainable.metrics import faithfulness as faithfulness
 from keras_explainable.metrics import fixations as fixations
 from keras_explainable.metrics import localization as localization
+from keras_explainable.metrics import randomization as randomization
+from keras_explainable.metrics import robustness as robustness
+from keras_explainable.metrics import spread as spread
 from keras_explainable.metrics._computing import function_of as _function_of
 from keras_explainable.metrics._registry import CATEGORIES as CATEGORIES
 from keras_explainable.metrics._registry import explanation_metric as explanation_metric

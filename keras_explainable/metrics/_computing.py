@@ -15,6 +15,7 @@ from keras_explainable._keeping import frozen
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _registry
+from keras_explainable.metrics._explaining import Explanations
 
 _MODEL_ARGUMENTS = """output: which output of the model is explained, see `inspection.expose`.
 batch_size: samples per step. Defaults to 32."""
@@ -31,7 +32,7 @@ def scores(metrics, arguments):
     Args:
         metrics: dict from any key to a pair of a `Registration` and its options.
         arguments: dict of what metrics are computed from: tensors, an `Exposed` model as "model",
-            and a function as "explain".
+            and `Explanations` as "explain".
 
     Returns:
         dict from the keys to `Scores`.
@@ -152,7 +153,7 @@ class Computation:
     def __init__(self, known, options, arguments, output=None):
         self.known = known
         self.options = options
-        self.explain = arguments.get("explain")
+        self.explain = None
         model = arguments.get("model")
         self.exposed = None
         self._model = model
@@ -161,6 +162,8 @@ class Computation:
             raise mistyped("model", "a `keras.Model`", None)
         if model is not None:
             self.exposed = exposed_model(model, output, arguments.get("x"))
+        if "explain" in known.needs:
+            self.explain = Explanations(arguments.get("explain"), model, self.exposed)
 
     def checked(self, arguments):
         """Return data as arrays that fit each other and the model, see `_arguments.checked`."""
@@ -182,16 +185,16 @@ class Computation:
         step = _steps.get(
             self._model,
             (self._key, strings, [repr(s) for s in keras.tree.flatten(shapes)], sorted(arrays)),
+            # TensorFlow warns of retracing by a function's code, which a partial has none of.
             lambda: tf.function(
-                lambda batch: run(batch | strings),
-                input_signature=[shapes],
-                autograph=False,
+                functools.partial(run, strings=strings), input_signature=[shapes], autograph=False
             ),
         )
         return step(arrays)
 
 
-def _scores(known, options, exposed, explain, batch):
+def _scores(known, options, exposed, explain, batch, strings=None):
+    batch = batch | (strings or {})
     arguments = tensors(batch, exposed) | {"model": exposed, "explain": explain}
     return scores({known.name: (known, options)}, arguments)[known.name]
 

@@ -27,7 +27,8 @@ ARGUMENTS = (
     "detections",
     "logits",
 )
-# What a metric needs beside maps.
+# What a metric needs beside maps: the user's `keras.Model`, which the function of a metric gets as
+# `Exposed` model, and the user's `explain`, which it gets bound to that model, as `Explanations`.
 NEEDS = ("model", "masks", "boxes", "labels", "fixations", "explain")
 
 

@@ -44,7 +44,7 @@ def evaluated(model, x, y=None, *, masks, methods=METHODS, metrics=METRICS, **op
     )
 
 
-def by_hand(model, x, masks, method, average="weighted"):
+def by_hand(model, x, masks, method):
     """Run the method, then each metric, on all data at once."""
     logits, maps = ke.explain(method, model, x, verbose=0)
     present = 1 / (1 + np.exp(-logits)) > 0.5
@@ -399,7 +399,7 @@ def test_the_second_evaluation_of_a_model_leaves_nothing_behind(case):
     assert kept() is None
 
 
-def test_curves_are_means_over_pairs(case):
+def test_curves_are_means_over_pairs():
     from keras_explainable.evaluation._accumulating import Accumulator
 
     known = ke.metrics.registration("average_drop")
