@@ -32,7 +32,7 @@ class Accumulator:
             classes: integers `(batch, n)`.
             resamples: float `(batch, 1 + resamples)`, how often each sample counts.
         """
-        values = np.asarray(scores["values"], "float64")
+        values, classes = np.asarray(scores["values"], "float64"), np.asarray(classes)
         weights = np.asarray(scores["weights"], "float64")
         values = values if values.ndim == 3 else values[..., None]
         weights = np.broadcast_to(
@@ -45,8 +45,8 @@ class Accumulator:
         if self.sums is not None and len(found):
             self._add_to_classes(values, weights, classes, resamples, found)
         if scores.get("curve") is not None:
-            rows = weights[..., :1] * np.asarray(scores["curve"], "float64")
-            self.curve_sum = rows.sum((0, 1)) + (0 if self.curve_sum is None else self.curve_sum)
+            curve = np.tensordot(weights[..., 0], np.asarray(scores["curve"], "float64"), 2)
+            self.curve_sum = curve + (0 if self.curve_sum is None else self.curve_sum)
             self.num_curves += weights[..., 0].sum()
 
     def _grow(self, new, resamples, values):

@@ -1,7 +1,6 @@
 """Explain a batch and compute metrics of its maps, in one compiled and distributed step."""
 
 import functools
-import weakref
 
 import keras
 import numpy as np
@@ -64,15 +63,17 @@ class Step(engine.Explainer):
         if methods.registration(method).family == "cam":
             arguments = {"layer": layer, **arguments}
         super().__init__(method, model, **arguments)
-        output, inputs = arguments.get("output"), arguments.get("inputs")
+        output, inputs = arguments.get("output"), arguments.pop("inputs", None)
         self.judge = _computing.exposed_model(model, output, inputs)
         judged = {label: (m.registration, m.options) for label, m in judged.items()}
-        again = {label for label, (known, _) in judged.items() if "explain" in known.needs}
-        self.judged = {label: pair for label, pair in judged.items() if label not in again}
-        # They explain again, which is compiled by itself.
-        self.judged_outside = {label: judged[label] for label in judged if label in again}
+        self.judged, self.judged_raw, self.judged_outside = {}, {}, {}
+        for label, (known, metric_options) in judged.items():
+            # What explains again is compiled by itself.
+            group = self.judged_outside if "explain" in known.needs else self.judged
+            group = self.judged_raw if known.raw else group
+            group[label] = known, metric_options
         explain = functools.partial(engine.explain, method, verbose=0, **arguments)
-        self.explain_again = Explanations(explain, weakref.proxy(model), self.judge)
+        self.explain_again = Explanations(explain, model, self.judge)
         self.threshold = threshold
         self.probability = probability(self.judge, activation)
         self.is_exclusive = _is_exclusive(self.probability, self.num_units)
@@ -152,7 +153,10 @@ class Step(engine.Explainer):
             **keras.tree.map_structure(tf.convert_to_tensor, data["beside"]),
         }
         classes, explained = self._explained(arguments)
-        found = self._fields(_computing.scores(self.judged, arguments), explained)
+        found = _computing.scores(self.judged, arguments)
+        raw = arguments | {"maps": tf.cast(maps, tf.float32)}
+        found |= _computing.scores(self.judged_raw, raw)
+        found = self._fields(found, explained)
         outputs = {"classes": classes, "scores": found}
         if self.judged_outside:
             outputs |= {"explained": explained, **{n: arguments[n] for n in ("maps", "logits")}}
@@ -160,7 +164,7 @@ class Step(engine.Explainer):
 
     def _fields(self, found, explained):
         """Return scores as dicts, with no weight for maps of units that aren't explained."""
-        judged = self.judged | self.judged_outside
+        judged = self.judged | self.judged_raw | self.judged_outside
         return {
             label: _fields(scores, explained if judged[label][0].per_class else None)
             for label, scores in found.items()

@@ -179,7 +179,7 @@ class Computation:
         # What is kept for a model must not hold it.
         run = functools.partial(_scores, self.known, self.options, self.exposed, self.explain)
         if self.exposed is None or self.explain is not None or tf.inside_function():
-            return run(batch)
+            return run({}, batch)
         strings, arrays = _parted(batch)
         shapes = keras.tree.map_structure(_specification, arrays)
         step = _steps.get(
@@ -187,15 +187,14 @@ class Computation:
             (self._key, strings, [repr(s) for s in keras.tree.flatten(shapes)], sorted(arrays)),
             # TensorFlow warns of retracing by a function's code, which a partial has none of.
             lambda: tf.function(
-                functools.partial(run, strings=strings), input_signature=[shapes], autograph=False
+                functools.partial(run, strings), input_signature=[shapes], autograph=False
             ),
         )
         return step(arrays)
 
 
-def _scores(known, options, exposed, explain, batch, strings=None):
-    batch = batch | (strings or {})
-    arguments = tensors(batch, exposed) | {"model": exposed, "explain": explain}
+def _scores(known, options, exposed, explain, strings, batch):
+    arguments = tensors(batch | strings, exposed) | {"model": exposed, "explain": explain}
     return scores({known.name: (known, options)}, arguments)[known.name]
 
 

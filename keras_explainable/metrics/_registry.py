@@ -47,6 +47,7 @@ class Registration(NamedTuple):
             themselves, such as a harmonic mean of two; `None` for a mean.
         unit_interval: whether the maps are masks, from 0 to 1.
         per_class: whether its values belong to classes, and not to samples.
+        raw: whether the maps are those of the method, not filtered and not resized.
     """
 
     function: Callable
@@ -57,6 +58,7 @@ class Registration(NamedTuple):
     combine: Callable | None = None
     unit_interval: bool = False
     per_class: bool = True
+    raw: bool = False
 
     @property
     def name(self):
@@ -112,6 +114,7 @@ def explanation_metric(
     combine=None,
     unit_interval=False,
     per_class=True,
+    raw=False,
 ):
     """Register a function as a metric.
 
@@ -123,6 +126,7 @@ def explanation_metric(
         combine: see `Registration`.
         unit_interval: see `Registration`.
         per_class: see `Registration`.
+        raw: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -138,6 +142,7 @@ def explanation_metric(
             combine,
             unit_interval,
             per_class,
+            raw,
         )
         return function
 

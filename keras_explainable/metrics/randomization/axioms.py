@@ -19,7 +19,7 @@ from keras_explainable.metrics._scoring import shown_index
 _shifted = Kept(4)
 
 
-@explanation_metric(category="randomization", higher_is_better=False)
+@explanation_metric(category="randomization", higher_is_better=False, raw=True)
 def completeness(
     model,
     x,

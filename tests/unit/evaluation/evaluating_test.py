@@ -1,5 +1,6 @@
 """`ke.evaluate`: what it says is what methods and metrics say, in whatever way data come."""
 
+import functools
 import itertools
 import json
 import time
@@ -14,6 +15,7 @@ import keras_explainable as ke
 
 METHODS = ["cam", "gradients"]
 METRICS = ["average_drop", "f1_plus", "pointing_game"]
+IMAGES = np.random.default_rng(1).uniform(-1, 1, (7, 6, 6, 3)).astype("float32")
 QUIET = {"verbose": 0, "num_resamples": 20}
 
 
@@ -26,16 +28,22 @@ def network(activation="sigmoid", units=4):
     rng = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(rng.normal(0, 0.6, weight.shape))
+    # Of each class, some images are above the threshold and some below.
+    kernel = rng.normal(0, 12, (5, units))
+    pooled = keras.Model(inputs, x).predict(IMAGES, verbose=0)
+    model.layers[-1].set_weights([kernel, -np.median(pooled @ kernel, axis=0) + 0.1])
     return model
 
 
 @pytest.fixture(scope="module")
 def case():
-    rng = np.random.default_rng(1)
-    x = rng.uniform(-1, 1, (7, 6, 6, 3)).astype("float32")
+    rng, x = np.random.default_rng(2), IMAGES
     masks = (rng.uniform(size=(7, 6, 6, 4)) > 0.7).astype("uint8")
     masks[0, ..., 1] = 0
-    return network(), x, masks
+    model = network()
+    detected = model.predict(x, verbose=0) > 0.5
+    assert {*detected.sum(1)} == {2, 3}
+    return model, x, masks
 
 
 def evaluated(model, x, y=None, *, masks, methods=METHODS, metrics=METRICS, **options):
@@ -278,6 +286,21 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
         _, _, low, high, _ = accumulator.summary()[0]
         held += low < 1 < high
     assert 175 <= held <= 199
+
+
+def test_metrics_that_explain_again_and_those_of_raw_maps_are_computed(case):
+    model, x, _ = case
+    methods = {"ig": ("integrated_gradients", {"num_steps": 8})}
+    metrics = ["max_sensitivity", "completeness", "random_logit"]
+    table = ke.evaluate(model, x, [1] * 7, methods=methods, metrics=metrics, **QUIET, batch_size=7)
+    explain = functools.partial(ke.integrated_gradients, num_steps=8)
+    maps = {p: explain(model, x, [1] * 7, postprocessing=p)[1] for p in ("absolute_normalize", None)}
+    units = np.full((7, 1), 1)
+    for metric in metrics:
+        given = maps[None if metric == "completeness" else "absolute_normalize"]
+        again = {} if metric == "completeness" else {"explain": explain}
+        expected = getattr(ke.metrics, metric)(model, x, given, units, **again).mean()
+        np.testing.assert_allclose(table.value("ig", metric), expected, rtol=1e-4, atol=1e-5)
 
 
 class Interrupted(Exception):
