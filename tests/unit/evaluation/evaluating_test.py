@@ -294,7 +294,9 @@ def test_metrics_that_explain_again_and_those_of_raw_maps_are_computed(case):
     metrics = ["max_sensitivity", "completeness", "random_logit"]
     table = ke.evaluate(model, x, [1] * 7, methods=methods, metrics=metrics, **QUIET, batch_size=7)
     explain = functools.partial(ke.integrated_gradients, num_steps=8)
-    maps = {p: explain(model, x, [1] * 7, postprocessing=p)[1] for p in ("absolute_normalize", None)}
+    maps = {
+        p: explain(model, x, [1] * 7, postprocessing=p)[1] for p in ("absolute_normalize", None)
+    }
     units = np.full((7, 1), 1)
     for metric in metrics:
         given = maps[None if metric == "completeness" else "absolute_normalize"]

@@ -1,4 +1,4 @@
-"""Figures of images and of maps over them; matplotlib is only imported when one is drawn.
+"""Figures of images and of maps over them.
 
 Images are drawn, with maps of two axes; of a volume or a video, a slice of both is passed.
 """

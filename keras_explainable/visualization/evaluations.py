@@ -1,0 +1,203 @@
+"""Figures of evaluations: a table in which colours tell what is better, and curves."""
+
+import math
+
+import numpy as np
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+
+_COLORS = "YlGnBu"
+_NEUTRAL = "0.93"
+_INK, _FAINT = "0.15", "0.45"
+# By which a cell is light or dark, and its ink the other.
+_LUMINANCE = (0.3, 0.59, 0.11)
+_DPI = 150
+# Inches.
+_CELL, _ROW, _LETTER, _MARGIN = 1.28, 0.5, 0.085, 0.15
+_ALL = "all"
+# Lines that tell methods apart without their colours, too.
+_STYLES = ("-", "--", "-.", ":")
+
+
+def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False):
+    """Draw an evaluation as a table of methods by metrics, coloured from worst to best per metric.
+
+    Args:
+        evaluation: `Evaluation`.
+        metrics: labels of the metrics to draw, in order. Defaults to all.
+        unit: class whose values are drawn. Defaults to "all".
+        intervals: whether to write the 95 % intervals below the values. Defaults to `True`.
+        percent: whether to write values times 100. Defaults to `False`.
+
+    Returns:
+        the matplotlib figure. An arrow in a heading points to what is better; a metric without a
+        direction has no colours; the best value of each metric is bold.
+
+    Raises:
+        TypeError: if `evaluation` is none.
+        ValueError: if it has no such metric or class.
+    """
+    from matplotlib import pyplot as plt
+
+    metrics = _chosen(evaluation, metrics)
+    methods = evaluation.methods
+    cells = [[_cell(evaluation, method, metric, unit) for metric in metrics] for method in methods]
+    headings = [_heading(evaluation, metric) for metric in metrics]
+    left = _LETTER * max(map(len, methods)) + 2 * _MARGIN
+    top = 0.2 * max(text.count("\n") + 1 for text in headings) + _MARGIN
+    height = _ROW if intervals else 0.7 * _ROW
+    size = left + _CELL * len(metrics) + _MARGIN, top + height * len(methods) + 0.55
+    figure = plt.figure(figsize=size, dpi=_DPI)
+    bottom = 0.55 / size[1]
+    axes = figure.add_axes(
+        [left / size[0], bottom, _CELL * len(metrics) / size[0], height * len(methods) / size[1]]
+    )
+    for column, metric in enumerate(metrics):
+        rows = [line[column] for line in cells]
+        shades = _shades([row.value for row in rows], evaluation.higher_is_better.get(metric))
+        for line, (row, shade) in enumerate(zip(rows, shades, strict=True)):
+            _draw_cell(axes, line, column, row, shade, intervals, 100 if percent else 1)
+    axes.set(xlim=(0, len(metrics)), ylim=(len(methods), 0))
+    axes.set_xticks(np.arange(len(metrics)) + 0.49, headings, fontsize=9, color=_INK)
+    axes.set_yticks(np.arange(len(methods)) + 0.47, methods, fontsize=10, color=_INK)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    _draw_legend(figure, left / size[0], size)
+    return figure
+
+
+def curves(evaluation, metrics=None, *, methods=None):
+    """Draw the mean curves that metrics are areas of, such as those of insertion and deletion.
+
+    Args:
+        evaluation: `Evaluation`.
+        metrics: labels of the metrics to draw, one panel each. Defaults to all that have curves.
+        methods: labels of the methods to draw. Defaults to all.
+
+    Returns:
+        the matplotlib figure. The legend of a panel tells the value of each method, the best first.
+
+    Raises:
+        TypeError: if `evaluation` is none.
+        ValueError: if it has no such metric or method, or a metric has no curves.
+    """
+    from matplotlib import pyplot as plt
+
+    lines = {pair: np.asarray(c) for pair, c in evaluation.curves.items() if np.ndim(c) == 1}
+    having = [m for m in evaluation.metrics if any(pair[1] == m for pair in lines)]
+    metrics = having if metrics is None else _chosen(evaluation, metrics)
+    for metric in metrics or [None]:
+        if metric not in having:
+            expected = f"metrics that have curves ({', '.join(having) or 'there are none'})"
+            raise invalid("metrics", expected, repr(metric))
+    methods = evaluation.methods if methods is None else list(methods)
+    for method in methods:
+        evaluation.select(method)
+    figure, panels = plt.subplots(
+        1, len(metrics), figsize=(4.6 * len(metrics), 3.6), dpi=_DPI, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        direction = evaluation.higher_is_better.get(metric)
+        colors = dict(zip(methods, plt.cm.cividis(np.linspace(0, 0.9, len(methods))), strict=True))
+        order = sorted(methods, key=lambda m: evaluation.value(m, metric), reverse=bool(direction))
+        for method in order:
+            curve = lines[method, metric]
+            style = _STYLES[methods.index(method) % len(_STYLES)]
+            label = f"{method}  {evaluation.value(method, metric):.3f}"
+            places = np.linspace(0, 1, len(curve))
+            axes.plot(places, curve, style, color=colors[method], label=label, linewidth=1.6)
+        axes.set_title(_heading(evaluation, metric), fontsize=10, color=_INK)
+        axes.set_xlabel("share of the way", fontsize=9, color=_INK)
+        axes.set_xlim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8, color=_FAINT, labelcolor=_INK)
+        axes.grid(color="0.92")
+        axes.legend(fontsize=7.5, frameon=False)
+    panels[0, 0].set_ylabel("mean over pairs", fontsize=9, color=_INK)
+    return figure
+
+
+def _chosen(evaluation, metrics):
+    if not hasattr(evaluation, "select"):
+        raise mistyped("evaluation", "an `Evaluation`", evaluation)
+    metrics = evaluation.metrics if metrics is None else metrics
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    for metric in metrics:
+        evaluation.select(metric=metric)
+    return metrics
+
+
+def _cell(evaluation, method, metric, unit):
+    rows = evaluation.select(method, metric, unit)
+    if rows:
+        return rows[0]
+    # A class that a method was not measured on has no row; one that none was measured on is wrong.
+    if not evaluation.select(unit=unit):
+        units = list(dict.fromkeys(row.unit for row in evaluation))
+        raise invalid("unit", f"one of {units}", repr(unit))
+    return evaluation.select(method, metric)[0]._replace(value=math.nan)
+
+
+def _heading(evaluation, metric):
+    """Return the words of a metric in short lines, and an arrow to what is better."""
+    arrow = {True: " ↑", False: " ↓"}.get(evaluation.higher_is_better.get(metric), "")
+    lines = [""]
+    for word in f"{metric.replace('_', ' ')}{arrow}".split(" "):
+        if lines[-1] and len(lines[-1]) + len(word) > 13:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def _shades(values, higher_is_better):
+    """Return a number from 0, the worst, to 1, the best, for each value; `None` for no colour."""
+    known = [value for value in values if not math.isnan(value)]
+    if higher_is_better is None or len(set(known)) < 2:
+        return [None] * len(values)
+    low, high = min(known), max(known)
+    shades = [None if math.isnan(v) else (v - low) / (high - low) for v in values]
+    return [s if s is None or higher_is_better else 1 - s for s in shades]
+
+
+def _draw_cell(axes, line, column, row, shade, intervals, factor):
+    from matplotlib import pyplot as plt
+
+    # The lightest and the darkest colours are left out, so that ink can be read on all.
+    color = _NEUTRAL if shade is None else plt.get_cmap(_COLORS)(0.08 + 0.72 * shade)
+    axes.add_patch(plt.Rectangle((column, line), 0.975, 0.94, color=color, linewidth=0))
+    dark = shade is not None and np.dot(color[:3], _LUMINANCE) < 0.55
+    ink = "white" if dark else _INK
+    text = "–" if math.isnan(row.value) else _number(row.value * factor)
+    shown = intervals and not any(map(math.isnan, (row.value, row.low, row.high)))
+    weight = "bold" if shade == 1 else "normal"
+    place = {"ha": "center", "va": "center", "color": ink}
+    axes.text(column + 0.49, line + (0.33 if shown else 0.47), text, fontsize=10, weight=weight,
+              **place)  # fmt: skip
+    if shown:
+        ends = f"{_number(row.low * factor)} – {_number(row.high * factor)}"
+        axes.text(column + 0.49, line + 0.71, ends, fontsize=7, **place)
+
+
+def _draw_legend(figure, left, size):
+    from matplotlib import pyplot as plt
+
+    colors = plt.get_cmap(_COLORS)(0.08 + 0.72 * np.linspace(0, 1, 64))[None]
+    axes = figure.add_axes([left, 0.2 / size[1], 1.2 / size[0], 0.12 / size[1]])
+    axes.imshow(colors, aspect="auto")
+    axes.set_axis_off()
+    middle = 0.26 / size[1]
+    figure.text(left - 0.08 / size[0], middle, "worst", ha="right", va="center", fontsize=8,
+                color=_FAINT)  # fmt: skip
+    figure.text(left + 1.28 / size[0], middle, "best of its column", ha="left", va="center",
+                fontsize=8, color=_FAINT)  # fmt: skip
+
+
+def _number(value):
+    """Return a number with three digits that count, as few places as these take."""
+    if value == 0 or abs(value) >= 1e5 or abs(value) < 1e-3:
+        return "0" if value == 0 else f"{value:.1e}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 3)}f}".replace("-", "−")
