@@ -1,5 +1,6 @@
 """Compute metrics: of arrays with a function, over batches with a `keras.metrics.Metric`."""
 
+import functools
 import inspect
 
 import keras
@@ -154,15 +155,13 @@ class Computation:
         self.explain = arguments.get("explain")
         model = arguments.get("model")
         self.exposed = None
-        self._run = self._scores
+        self._model = model
+        self._key = known.name, options, output
         if model is None:
             if "model" in known.needs:
                 raise mistyped("model", "a `keras.Model`", None)
             return
         self.exposed = exposed_model(model, output, arguments.get("x"))
-        if self.explain is None:
-            key = known.name, options, output
-            self._run = _steps.get(model, key, lambda: compiled(self._scores))
 
     def checked(self, arguments):
         """Return data as arrays that fit each other and the model, see `_arguments.checked`."""
@@ -175,12 +174,26 @@ class Computation:
 
     def run(self, batch):
         """Return the `Scores` of a batch of data."""
-        return self._scores(batch) if tf.inside_function() else self._run(batch)
+        if tf.inside_function() or self.exposed is None or self.explain is not None:
+            return self._scores(batch)
+        # Sizes may be unknown within a step; ranks, and how many maps there are, may not.
+        flat = [array for array in keras.tree.flatten(batch) if not isinstance(array, str)]
+        form = [(array.ndim, array.shape[1:][-1:]) for array in flat]
+        step = _steps.get(self._model, (*self._key, form), self._compiled)
+        return step(batch)
+
+    def _compiled(self):
+        """Return a step that doesn't hold the model, which it is kept for."""
+        # TensorFlow counts tracings of code, and takes those of other steps for retracing.
+        return compiled(functools.partial(_scored, self.known, self.options, self.exposed, None))
 
     def _scores(self, batch):
-        given = tensors(batch, self.exposed)
-        given |= {"model": self.exposed, "explain": self.explain}
-        return scores({self.known.name: (self.known, self.options)}, given)[self.known.name]
+        return _scored(self.known, self.options, self.exposed, self.explain, batch)
+
+
+def _scored(known, options, exposed, explain, batch):
+    given = tensors(batch, exposed) | {"model": exposed, "explain": explain}
+    return scores({known.name: (known, options)}, given)[known.name]
 
 
 def compiled(function):

@@ -1,3 +1,5 @@
 """Does the prediction depend on what a map shows?"""
 
+from keras_explainable.metrics.faithfulness import correlations as correlations
+from keras_explainable.metrics.faithfulness import curves as curves
 from keras_explainable.metrics.faithfulness import masking as masking
