@@ -1,7 +1,7 @@
 """What metrics that change inputs step by step share: inputs and ranks of what a map shows."""
 
-import functools
-import operator
+import math
+import numbers
 from typing import NamedTuple
 
 import keras
@@ -53,7 +53,7 @@ class ExplainedInputs(NamedTuple):
     def num_features(self):
         """Number of features of a sample, an integer where it is known and else a tensor."""
         sizes = _axes.sizes(self.image)[1:]
-        return functools.reduce(operator.mul, sizes if self.per_channel else sizes[:-1])
+        return math.prod(sizes if self.per_channel else sizes[:-1])
 
     @property
     def before(self):
@@ -169,6 +169,7 @@ def explained_inputs(
         activation: function from logits to probabilities, "linear" for curves of logits. Defaults
             to the one at the end of the model, or to a sigmoid where it has none.
         chunk: the most changed inputs predicted at once. Defaults to 32.
+        parts: of no use, as nothing is predicted before a metric asks for it.
 
     Returns:
         `ExplainedInputs`.
@@ -176,7 +177,7 @@ def explained_inputs(
     Raises:
         ValueError: if an argument doesn't fit the others.
     """
-    del parts  # Nothing is predicted but for one metric.
+    del parts  # Nothing is predicted before a metric asks for it.
     chunk = positive_integer("chunk", chunk)
     index, per_channel = _shown(x, maps)
     image = tf.cast(keras.tree.flatten(x)[index], tf.float32)
@@ -237,6 +238,34 @@ def of_pairs(function, pairs):
     """
     found = function(tf.range(pairs[0], pairs[-1] + 1))
     return tf.gather(found, pairs - pairs[0])
+
+
+def pooled(maps, axis, size, stride):
+    """Add up windows of one axis that are whole.
+
+    Args:
+        maps: tensor with an axis of positions.
+        axis: which axis.
+        size: length of a window.
+        stride: distance of windows.
+
+    Returns:
+        tensor of the same rank.
+    """
+    last = [a for a in range(maps.shape.rank) if a != axis] + [axis]
+    back = [last.index(a) for a in range(maps.shape.rank)]
+    moved = tf.transpose(maps, last)
+    *others, length = _axes.sizes(moved)
+    windows = tf.nn.avg_pool1d(tf.reshape(moved, (-1, length, 1)), size, stride, "VALID")
+    number = (length - size) // stride + 1
+    return tf.transpose(tf.reshape(size * windows, (*others, number)), back)
+
+
+def checked_seed(seed):
+    """Return a seed, or raise that it is no integer."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise invalid("seed", "an integer", repr(seed))
+    return int(seed)
 
 
 def aligned(rows, tensor):

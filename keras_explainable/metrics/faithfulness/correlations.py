@@ -35,7 +35,7 @@ def faithfulness_correlation(inputs, *, num_subsets=100, subset_size=None, fill=
           2020. arXiv 2005.00631.
     """
     num_subsets = positive_integer("num_subsets", num_subsets, 2)
-    sets = _subsets(inputs.num_features, num_subsets, subset_size, seed)
+    sets = _subsets(inputs.num_features, num_subsets, subset_size, _perturbing.checked_seed(seed))
     other = inputs.filled(fill)
 
     def predict(rows):
@@ -113,8 +113,6 @@ def _correlated(inputs, predict, num_points):
 
 def _subsets(num_features, num_subsets, size, seed):
     """Draw sets of features, int32 `(sets, size)`."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise invalid("seed", "an integer", repr(seed))
     if size is None:
         root = tf.sqrt(tf.cast(num_features, tf.float32))
         size = tf.maximum(tf.cast(tf.round(root), tf.int32), 1)

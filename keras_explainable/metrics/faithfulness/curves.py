@@ -1,5 +1,7 @@
 """Faithfulness by curves: predictions while what a map shows is removed, or comes back."""
 
+import math
+
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -115,15 +117,15 @@ def selectivity(inputs, *, patch_size=8, fill="zero"):
     """
     size = positive_integer("patch_size", patch_size)
     sizes = _axes.sizes(inputs.image)[1:-1]
-    num_patches = 1
-    for length in sizes:
-        num_patches *= -(-length // size)
+    num_patches = math.prod(-(-length // size) for length in sizes)
 
     def ranked(maps):
         maps = tf.reduce_sum(maps, axis=-1, keepdims=True)
         axes = _axes.spatial(maps.shape.rank)
+        rest = [[0, 0], *([0, -length % size] for length in sizes), [0, 0]]
+        maps = tf.pad(maps, rest)
         for axis in axes:
-            maps = _patch_sums(maps, axis, size)
+            maps = _perturbing.pooled(maps, axis, size, size)
         found = _perturbing.ranks(maps)
         for axis, length in zip(axes, sizes, strict=True):
             found = tf.gather(found, tf.range(length) // size, axis=axis)
@@ -160,13 +162,3 @@ def monotonicity(inputs, *, num_steps=50, step_size=None, fill="zero"):
     curve = tf.concat([curve, inputs.before[:, None]], axis=1)
     rises = tf.reduce_all(curve[:, 1:] - curve[:, :-1] >= -_ROUNDING, axis=1)
     return tf.cast(rises, tf.float32), None, curve
-
-
-def _patch_sums(maps, axis, size):
-    """Sum maps over patches of one axis."""
-    length = _axes.sizes(maps)[axis]
-    patches = tf.range(length) // size
-    places = tf.one_hot(patches, -(-length // size))
-    last = [a for a in range(maps.shape.rank) if a != axis] + [axis]
-    back = [last.index(a) for a in range(maps.shape.rank)]
-    return tf.transpose(tf.tensordot(tf.transpose(maps, last), places, [[-1], [0]]), back)
