@@ -62,25 +62,25 @@ def road(
         draw = lambda i: tf.random.stateless_normal(shape, tf.stack([seed, i]))  # noqa: E731
         return noise * tf.map_fn(draw, points, fn_output_signature=tf.float32)
 
-    def predicted(sign):
-        def ranked(pairs):
-            maps = tf.reduce_sum(inputs.attributions(pairs), axis=-1, keepdims=True)
-            return _perturbing.ranks(sign * maps)
+    def ranked(pairs):
+        maps = tf.reduce_sum(inputs.attributions(pairs), axis=-1, keepdims=True)
+        return tf.stack([_perturbing.ranks(sign * maps) for sign in signs], axis=1)
 
-        def change(pairs, points):
-            found = _perturbing.of_pairs(ranked, pairs)
-            missing = found < _perturbing.aligned(tf.gather(counts, points), found)
-            image = tf.gather(inputs.image, tf.gather(inputs.pairs.samples, pairs))
-            filled = imputed(image, tf.cast(missing, tf.float32))
-            return tf.where(missing, filled + disturbed(points), image) if noise else filled
+    def change(pairs, points):
+        found = _perturbing.of_pairs(ranked, pairs)
+        found = tf.gather(found, points // len(shares), axis=1, batch_dims=1)
+        count = tf.gather(counts, points % len(shares))
+        missing = found < _perturbing.aligned(count, found)
+        image = tf.gather(inputs.image, tf.gather(inputs.pairs.samples, pairs))
+        filled = imputed(image, tf.cast(missing, tf.float32))
+        return tf.where(missing, filled + disturbed(points % len(shares)), image)
 
-        return inputs.predicted(len(shares), change)
-
-    before = inputs.before[:, None]
+    signs = {"morf": (1.0,), "lerf": (-1.0,), "both": (1.0, -1.0)}[order]
+    after = inputs.predicted(len(signs) * len(shares), change)
     if order == "both":
-        curve = (predicted(-1.0) - predicted(1.0)) / 2
+        curve = (after[:, len(shares) :] - after[:, : len(shares)]) / 2
     else:
-        curve = before - predicted(1.0) if order == "morf" else predicted(-1.0) - before
+        curve = signs[0] * (inputs.before[:, None] - after)
     return tf.reduce_mean(curve, axis=1), None, curve
 
 
@@ -105,19 +105,23 @@ def imputed(image, missing):
     levels = _levels(missing)
     solution = _spread(image * (1 - missing), 1 - missing, len(levels))
     residual = -_applied(levels[0], solution)
-    direction = _cycle(levels, residual)
-    product = _inner(residual, direction)
 
     def step(i, solution, residual, direction, product):
-        applied = _applied(levels[0], direction)
-        length = tf.math.divide_no_nan(product, _inner(direction, applied))
-        solution, residual = solution + length * direction, residual - length * applied
         improved = _cycle(levels, residual)
         following = _inner(residual, improved)
         direction = improved + tf.math.divide_no_nan(following, product) * direction
-        return i + 1, solution, residual, direction, following
+        applied = _applied(levels[0], direction)
+        length = tf.math.divide_no_nan(following, _inner(direction, applied))
+        return (
+            i + 1,
+            solution + length * direction,
+            residual - length * applied,
+            direction,
+            following,
+        )
 
-    state = (0, solution, residual, direction, product)
+    nothing = tf.zeros_like(residual)
+    state = (0, solution, residual, nothing, _inner(nothing, nothing))
     return tf.while_loop(lambda i, *_: i < _NUM_ITERATIONS, step, state, parallel_iterations=1)[1]
 
 

@@ -1,6 +1,7 @@
 """Faithfulness by curves, against NumPy, linear models and Quantus."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -326,8 +327,8 @@ def test_weights_are_those_of_simpson(n):
 
 def _aupc(model, image, values, unit, noise, low, high, seed=3, window=2, num=6, copies=4):
     """Walk over regions, one copy at a time."""
-    logits = keras.Model(model.inputs, layers.Dense(3, name="again")(model.layers[1].output))
-    logits.layers[-1].set_weights(model.get_weights())
+    kernel, offset = model.get_weights()
+    logits = lambda x: x.reshape(len(x), -1) @ kernel + offset  # noqa: E731
     means = np.lib.stride_tricks.sliding_window_view(np.abs(values), (window, window)).mean((2, 3))
     low, high = image.min() if low is None else low, image.max() if high is None else high
     curve, base = [float(logits(image[None])[0, unit])], image
@@ -347,7 +348,7 @@ def _aupc(model, image, values, unit, noise, low, high, seed=3, window=2, num=6,
                 drawn = tf.random.stateless_normal(image.shape, [seed, n]).numpy()
                 drawn = np.clip(image.mean((0, 1)) + image.std((0, 1)) * drawn, low, high)
             images.append(np.where(region, drawn, base))
-        found = logits(np.array(images)).numpy()[:, unit]
+        found = logits(np.array(images))[:, unit]
         base = images[np.argmin(np.abs(found - np.median(found)))]
         curve.append(found.mean())
     return scipy.integrate.simpson(np.array(curve) / abs(curve[0])), len(curve) - 1
@@ -409,7 +410,7 @@ def test_what_is_not_detected_has_no_value(name, model):
     np.testing.assert_allclose(values, own, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["insertion", "aupc"])
 def test_metrics_run_on_replicas(name, model):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
@@ -427,7 +428,7 @@ def test_metrics_run_on_replicas(name, model):
     assert float(metric.result()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["insertion", "faithfulness_correlation", "road", "aupc"])
 def test_metrics_of_half_precision_models_are_float32(name):
     policy = keras.DTypePolicy("mixed_float16")
     inputs = keras.Input((6, 5, 2))
@@ -438,9 +439,8 @@ def test_metrics_of_half_precision_models_are_float32(name):
     options = METRICS[name] | ({"noise": 0.0} if name == "road" else {})
     values = getattr(ke.metrics, name)(half, IMAGES, MAPS, UNITS, **options)
     assert values.dtype == "float32"
-    if name != "monotonicity":
-        expected = getattr(ke.metrics, name)(full, IMAGES, MAPS, UNITS, **options)
-        np.testing.assert_allclose(values, expected, atol=0.05, rtol=0.05)
+    expected = getattr(ke.metrics, name)(full, IMAGES, MAPS, UNITS, **options)
+    np.testing.assert_allclose(values, expected, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("sizes", [(8,), (4, 3, 2)])
@@ -477,21 +477,18 @@ def test_rows_of_a_table_are_features():
         ke.metrics.insertion(model, x, maps, [0, 1])
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["deletion", "faithfulness_correlation", "road", "aupc"])
 def test_other_inputs_stay_as_they_are(name, model):
     scale = keras.Input((1,), name="scale")
     image = keras.Input((6, 5, 2), name="image")
     both = keras.Model([scale, image], model(image * scale[:, :, None, None]))
     ones = np.ones((3, 1), "float32")
-    options = METRICS[name] | ({"activation": "linear"} if name != "aupc" else {})
-    if name == "aupc":
-        return
-    expected = getattr(ke.metrics, name)(model, 2 * IMAGES, MAPS, UNITS, **METRICS[name])
-    options = METRICS[name] | {"activation": "linear"}
-    if name == "road":
-        options, expected = options | {"noise": 0.005}, expected
+    options = METRICS[name]
+    expected = getattr(ke.metrics, name)(model, 2 * IMAGES, MAPS, UNITS, **options)
+    # Noise of half the size is doubled with the image.
+    options = options | ({"noise": 0.005} if name == "road" else {})
     found = getattr(ke.metrics, name)(both, [2 * ones, IMAGES], MAPS, UNITS, **options)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -519,7 +516,7 @@ def test_other_inputs_stay_as_they_are(name, model):
     ],
 )
 def test_bad_options_are_refused(name, option, value, model):
-    with pytest.raises(ValueError, match=rf"`{option}`.*Received: .*{value!r}".replace("(", "\\(")):
+    with pytest.raises(ValueError, match=rf"`{option}`.*Received: .*{re.escape(repr(value))}"):
         getattr(ke.metrics, name)(model, IMAGES, MAPS, UNITS, **{option: value})
 
 
