@@ -1,7 +1,9 @@
 """Faithfulness by curves, against NumPy, linear models and Quantus."""
 
+import gc
 import itertools
 import re
+import weakref
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ from keras import layers
 
 import keras_explainable as ke
 from keras_explainable.metrics import _computing
-from keras_explainable.metrics import _scoring
+from keras_explainable.metrics.faithfulness import _perturbing
 from keras_explainable.metrics.faithfulness import imputing
 from keras_explainable.metrics.faithfulness import regions
 from tests.parity.peers_test import _network
@@ -71,7 +73,7 @@ def _oracle(model, maps, counts, other, *, inserted=False, ascending=False, per_
 
 
 def _area(curve):
-    return np.trapezoid(curve, dx=1 / (curve.shape[-1] - 1))
+    return (curve[..., 1:] + curve[..., :-1]).mean(-1) / 2
 
 
 def _blurred(images):
@@ -81,10 +83,6 @@ def _blurred(images):
         total = np.apply_along_axis(mix, axis, np.ones_like(images))
         images = np.apply_along_axis(mix, axis, images) / total
     return images
-
-
-def _sums(maps, order):
-    return np.array([maps[chosen].sum() for chosen in order])
 
 
 FILLED = {
@@ -159,11 +157,11 @@ def test_areas_of_a_sum_are_best_for_what_is_added(linear):
     model, x, weights = linear
     options = {"indices": [0], "activation": "linear", "step_size": 1, "fill": "zero"}
     areas = {"insertion": [], "deletion": []}
-    for order in itertools.permutations(weights.reshape(-1), 6):
-        maps = np.array(order, "float32").reshape(weights.shape)
+    for _ in range(20):
+        maps = np.random.default_rng(len(areas["deletion"])).permutation(weights.reshape(-1))
         for name, found in areas.items():
-            if len(found) < 40:
-                found += list(getattr(ke.metrics, name)(model, x, maps, **options))
+            maps = maps.reshape(weights.shape)
+            found += list(getattr(ke.metrics, name)(model, x, maps, **options))
     best = {n: getattr(ke.metrics, n)(model, x, weights, **options)[0] for n in areas}
     total = np.cumsum([0, 3, 2, 1, 0.5, -1, -2])
     assert best["insertion"] == pytest.approx(_area(total))
@@ -561,24 +559,61 @@ def test_maps_of_no_input_are_refused(model):
         ke.metrics.deletion(model, IMAGES, np.ones((3, 6, 5, 3, 1)), [0, 1, 2])
 
 
-def test_logits_save_the_first_pass(model, monkeypatch):
-    passes = []
-    call = _scoring.predictions
+PASSES = {
+    "insertion": 6 * 4,
+    "deletion": 6 * 4,
+    "pixel_flipping": 6 * 4,
+    "selectivity": 6 * 9,
+    "monotonicity": 6 * 4,
+    "faithfulness_correlation": 6 * 6,
+    "faithfulness_estimate": 6 * 4,
+    "road": 6 * 2 * 2,
+    "aupc": 6 * 2 * 3,
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_passes_are_those_that_are_stated_in_full_chunks(name, model, monkeypatch):
+    expected = getattr(ke.metrics, name)(model, IMAGES, MAPS, UNITS, **METRICS[name])
+    sizes = []
+    call = _perturbing.predictions
 
     def counted(model, inputs, activation=None):
-        passes.append(activation)
+        sizes.append(len(inputs))
         return call(model, inputs, activation)
 
-    exposed = ke.inspection.expose(model, ())
-    known = keras.tree.flatten(exposed(IMAGES, training=False))[0]
-    from keras_explainable.metrics.faithfulness import _perturbing
-
     monkeypatch.setattr(_perturbing, "predictions", counted)
-    arguments = exposed, tf.constant(IMAGES), tf.constant(MAPS), tf.constant(UNITS, tf.int32)
-    _perturbing.explained_inputs(*arguments)
-    assert passes == ["linear"]
-    _perturbing.explained_inputs(*arguments, logits=known)
-    assert passes == ["linear"]
+    known, options = ke.metrics.registration(name), METRICS[name]
+    arguments = ke.inspection.expose(model, ()), *map(tf.constant, (IMAGES, MAPS))
+    inputs = _perturbing.explained_inputs(*arguments, tf.constant(UNITS, tf.int32), chunk=10)
+    assert sizes == [3]
+    known = known.function(inputs, **options)
+    del sizes[0]
+    assert sum(sizes) == PASSES[name]
+    assert max(sizes) <= 10
+    # The copies of aupc are in chunks of whole samples, as one region follows from another.
+    assert len(sizes) == (2 * 2 if name == "aupc" else -(-PASSES[name] // 10))
+    values = inputs.pairs.scores(*known).values
+    np.testing.assert_allclose(tf.reshape(values, [-1]), expected, rtol=1e-4, atol=1e-5)
+    logits = tf.math.log(inputs.pairs.probabilities)
+    _perturbing.explained_inputs(*arguments, tf.constant(UNITS, tf.int32), logits=logits)
+    assert sum(sizes) == PASSES[name]
+
+
+def test_the_units_predicted_most_are_explained_on_request(model):
+    best = model(IMAGES).numpy().argmax(-1)
+    found = ke.metrics.deletion(model, IMAGES, MAPS[..., :1], "argmax", num_steps=3)
+    expected = ke.metrics.deletion(model, IMAGES, MAPS[..., :1], best, num_steps=3)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_steps_do_not_keep_models_alive():
+    model = _model()
+    ke.metrics.deletion(model, IMAGES, MAPS, UNITS, num_steps=2)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
 
 
 def test_maps_of_another_number_compile_another_step(model):
@@ -628,3 +663,17 @@ def test_quantus_finds_everything_monotone_as_it_adds_nothing(quantus):
     black = quantus[0], {**quantus[1], "x": 0 * quantus[1]["x"]}
     assert _of_quantus("monotonicity", black, "a").values.numpy().all()
     assert not _of_quantus("monotonicity", quantus, "a").values.numpy().any()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_sizes_may_change_from_call_to_call(name):
+    inputs = keras.Input((None, None, 2))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    fresh = keras.models.clone_model(model)
+    fresh.set_weights(model.get_weights())
+    larger = [np.pad(a, ((0, 0), (0, 3), (0, 2), (0, 0)), "reflect") for a in (IMAGES, MAPS)]
+    expected = getattr(ke.metrics, name)(fresh, *larger, UNITS, **METRICS[name])
+    getattr(ke.metrics, name)(model, IMAGES, MAPS, UNITS, **METRICS[name])
+    found = getattr(ke.metrics, name)(model, *larger, UNITS, **METRICS[name])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
