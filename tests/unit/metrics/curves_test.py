@@ -408,7 +408,7 @@ def test_what_is_not_detected_has_no_value(name, model):
     np.testing.assert_allclose(values, own, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["insertion", "aupc"])
+@pytest.mark.parametrize("name", ["aupc"])
 def test_metrics_run_on_replicas(name, model):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
@@ -665,7 +665,7 @@ def test_quantus_finds_everything_monotone_as_it_adds_nothing(quantus):
     assert not _of_quantus("monotonicity", quantus, "a").values.numpy().any()
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["selectivity", "faithfulness_estimate", "road"])
 def test_sizes_may_change_from_call_to_call(name):
     inputs = keras.Input((None, None, 2))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, activation="relu")(inputs))
