@@ -87,13 +87,15 @@ def _maps(maps, unit_interval):
     if maps.ndim < 3:
         expected = "maps (samples, *positions, units)"
         raise invalid("maps", expected, f"shape {maps.shape}")
+    if maps.size == 0:
+        raise invalid("maps", "at least one sample, position and unit", f"shape {maps.shape}")
     maps = maps.astype("float32")
     finite = np.isfinite(maps).reshape(len(maps), -1).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
         received = f"NaN or infinity in {int((~finite).sum())} samples, the first of index {first}"
         raise invalid("maps", "finite values", received)
-    if unit_interval and maps.size and (maps.min() < -_TOLERANCE or maps.max() > 1 + _TOLERANCE):
+    if unit_interval and (maps.min() < -_TOLERANCE or maps.max() > 1 + _TOLERANCE):
         hint = "Pass them through `ke.filters.positive_normalize`."
         received = f"{maps.min():.4g} to {maps.max():.4g}"
         raise invalid("maps", "values from 0 to 1, which mask inputs", received, hint)
