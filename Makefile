@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint bench sanity floor clean
+.PHONY: help demo test fast lint bench sanity study floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs
 # Of versions that old, warnings are no errors: they deprecate one another.
 floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions supported (Python 3.11 or 3.12).
 	$(FLOOR)/bin/python -m pytest $(WORKERS) -m "not slow" -W default $(ARGS)
+
+study: $(VENV)/demo.stamp  ## Compare methods by metrics that mask inputs; fills docs/faithfulness.md.
+	$(VENV)/bin/python -m benchmarks.faithfulness $(ARGS)
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR)

@@ -11,6 +11,7 @@ DOCUMENTS = (
     "README.md",
     "docs/features.md",
     "docs/methods.md",
+    "docs/metrics.md",
     "docs/models.md",
     "docs/targets.md",
 )

@@ -10,6 +10,7 @@ import keras_explainable as ke
 
 ROOT = Path(__file__).parents[2]
 METHODS = (ROOT / "docs" / "methods.md").read_text("utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text("utf-8")
 FEATURES = (ROOT / "docs" / "features.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -140,3 +141,34 @@ def test_links_to_files_are_not_broken(document):
     text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+# The sections of the page of metrics, and what each has a table of.
+SECTIONS = {
+    "Faithfulness by masking": "faithfulness",
+    "Faithfulness by curves": "faithfulness",
+    "Localisation": "localization",
+    "Robustness": "robustness",
+    "Complexity": "complexity",
+    "Randomisation": "randomization",
+    "Fixations": "fixations",
+}
+
+
+def test_tables_of_metrics_list_the_registered_ones():
+    for category in ke.metrics.CATEGORIES:
+        rows = [
+            row
+            for heading, filed in SECTIONS.items()
+            for row in (_table(METRICS, f"## {heading}") if filed == category else [])
+        ]
+        assert _names(rows) == list(ke.metrics.names(category))
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_tables_of_metrics_state_what_is_registered(heading):
+    words = {True: "higher", False: "lower", None: "neither"}
+    for row in _table(METRICS, f"## {heading}"):
+        known = ke.metrics.registration(row["Name"].strip("`"))
+        assert row["Better"] == words[known.higher_is_better], known.name
+        assert row["Needs"] == (", ".join(known.needs) or "–"), known.name
