@@ -164,6 +164,11 @@ def evaluate(
         {label: metric.higher_is_better for label, metric in judged.items()},
         next(iter(record.done.values()))["samples"],
         {name: identity[name] for name in ("methods", "metrics", "options")},
+        {
+            label: m.registration.curve_axis
+            for label, m in judged.items()
+            if m.registration.curve_axis
+        },
     )
 
 

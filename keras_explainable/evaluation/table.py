@@ -41,6 +41,7 @@ class Evaluation:
     Attributes:
         rows: list of `Row`s.
         curves: dict from pairs of a method and a metric to the mean curve, a list of floats.
+        curve_axes: dict from metrics that have curves to what goes from 0 to 1 along these.
         higher_is_better: dict from metrics to their direction.
         num_samples: number of samples.
         config: dict of how it was evaluated.
@@ -53,12 +54,22 @@ class Evaluation:
         cam     0.500 [0.400, 0.600]
     """
 
-    def __init__(self, rows, curves=None, higher_is_better=None, num_samples=None, config=None):
+    def __init__(
+        self,
+        rows,
+        curves=None,
+        higher_is_better=None,
+        num_samples=None,
+        config=None,
+        curve_axes=None,
+    ):
         self.rows = list(rows)
+        self.curve_axes = dict(curve_axes or {})
         self.curves = dict(curves or {})
         self.higher_is_better = dict(higher_is_better or {})
         self.num_samples = num_samples
         self.config = dict(config or {})
+        self._found = {(row.method, row.metric, row.unit): row for row in self.rows}
 
     @property
     def methods(self):
@@ -123,11 +134,10 @@ class Evaluation:
         Raises:
             ValueError: if there is no such row.
         """
-        found = self.select(method, metric, unit)
-        if not found:
+        if (method, metric, unit) not in self._found:
             units = [row.unit for row in self.select(method, metric)]
             raise invalid("unit", f"one of {units}", repr(unit))
-        return found[0].value
+        return self._found[method, metric, unit].value
 
     def best(self, metric):
         """Return the label of the best method by a metric, `None` where none is better.
@@ -136,7 +146,9 @@ class Evaluation:
             metric: label.
         """
         higher = self.higher_is_better.get(metric)
-        rows = [r for r in self.select(metric=metric, unit=ALL) if not math.isnan(r.value)]
+        one_of("metric", metric, self.metrics)
+        rows = [self._found.get((method, metric, ALL)) for method in self.methods]
+        rows = [row for row in rows if row is not None and not math.isnan(row.value)]
         if higher is None or not rows:
             return None
         return (max if higher else min)(rows, key=lambda row: row.value).method
@@ -152,14 +164,11 @@ class Evaluation:
             the table, a string.
         """
         if per_class:
-            lines = [_cells(row._fields) for row in self.rows[:1]]
+            lines = [list(_COLUMNS)]
             lines += [[str(v) if not isinstance(v, float) else f"{v:.4f}" for v in r] for r in self]
         else:
-            lines = [["method", *map(self._heading, self.metrics)]]
-            lines += [
-                [f"`{m}`", *(self._cell(m, metric, "**") for metric in self.metrics)]
-                for m in self.methods
-            ]
+            lines = self._cells("**")
+        lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         first, _, rest = text.partition("\n")
         rule = "| --- " * len(lines[0]) + "|"
@@ -193,6 +202,7 @@ class Evaluation:
             "rows": [dict(zip(_COLUMNS, map(_plain, row), strict=True)) for row in self.rows],
             "curves": [[*pair, list(map(float, curve))] for pair, curve in self.curves.items()],
             "higher_is_better": self.higher_is_better,
+            "curve_axes": self.curve_axes,
             "num_samples": self.num_samples,
             "config": self.config,
         }
@@ -233,8 +243,7 @@ class Evaluation:
 
     def __str__(self):
         """Return the table over all classes as text, the best of each metric marked."""
-        lines = [["method", *map(self._heading, self.metrics)]]
-        lines += [[m, *(self._cell(m, metric) for metric in self.metrics)] for m in self.methods]
+        lines = self._cells("*")
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
         return "\n".join(
@@ -252,25 +261,36 @@ class Evaluation:
     def _repr_markdown_(self):
         return self.to_markdown()
 
+    def _cells(self, mark):
+        """Return lines of cells: a line per method, or per metric where there are more of these."""
+        metrics = [self._heading(metric) for metric in self.metrics]
+        lines = [
+            [method, *(self._cell(method, metric, mark) for metric in self.metrics)]
+            for method in self.methods
+        ]
+        if len(self.metrics) <= len(self.methods):
+            return [["method", *metrics], *lines]
+        columns = [["metric", *metrics], *lines]
+        return [list(line) for line in zip(*columns, strict=True)]
+
     def _heading(self, metric):
         arrow = {True: " ↑", False: " ↓"}.get(self.higher_is_better.get(metric), "")
         return f"{metric}{arrow}"
 
-    def _cell(self, method, metric, mark="*"):
-        row = self.select(method, metric, ALL)[0]
-        if math.isnan(row.value):
+    def _cell(self, method, metric, mark):
+        row = self._found.get((method, metric, ALL))
+        if row is None or math.isnan(row.value):
             return "–"
         text = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        if self.best(metric) != method or len(self.methods) == 1:
+        best = self.best(metric)
+        shown = {f"{self._found[m, metric, ALL].value:.3f}" for m in self.methods}
+        # What looks the same is marked alike, and not at all where all do.
+        if best is None or len(shown) == 1 or f"{self.value(best, metric):.3f}" != text.split()[0]:
             return text
         return f"{mark}{text}{mark}" if mark == "**" else f"{text} {mark}"
 
 
 _COLUMNS = ("method", "metric", "class", "value", "low", "high", "count")
-
-
-def _cells(values):
-    return ["class" if value == "unit" else str(value) for value in values]
 
 
 def _plain(value):

@@ -48,6 +48,7 @@ class Registration(NamedTuple):
         unit_interval: whether the maps are masks, from 0 to 1.
         per_class: whether its values belong to classes, and not to samples.
         raw: whether the maps are those of the method, not filtered and not resized.
+        curve_axis: what goes from 0 to 1 along its curve; empty for a metric without one.
     """
 
     function: Callable
@@ -59,6 +60,7 @@ class Registration(NamedTuple):
     unit_interval: bool = False
     per_class: bool = True
     raw: bool = False
+    curve_axis: str = ""
 
     @property
     def name(self):
@@ -115,6 +117,7 @@ def explanation_metric(
     unit_interval=False,
     per_class=True,
     raw=False,
+    curve_axis="",
 ):
     """Register a function as a metric.
 
@@ -127,6 +130,7 @@ def explanation_metric(
         unit_interval: see `Registration`.
         per_class: see `Registration`.
         raw: see `Registration`.
+        curve_axis: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -143,6 +147,7 @@ def explanation_metric(
             unit_interval,
             per_class,
             raw,
+            curve_axis,
         )
         return function
 

@@ -32,7 +32,8 @@ def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False)
 
     Returns:
         the matplotlib figure. An arrow in a heading points to what is better; a metric without a
-        direction has no colours; the best value of each metric is bold.
+        direction has no colours; the best value of each metric over all classes is bold. Where
+        intervals are wider than the differences of values, colours are closer to each other.
 
     Raises:
         TypeError: if `evaluation` is none.
@@ -55,9 +56,11 @@ def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False)
     )
     for column, metric in enumerate(metrics):
         rows = [line[column] for line in cells]
-        shades = _shades([row.value for row in rows], evaluation.higher_is_better.get(metric))
+        shades = _shades(rows, evaluation.higher_is_better.get(metric))
+        best = evaluation.best(metric) if unit == _ALL else None
         for line, (row, shade) in enumerate(zip(rows, shades, strict=True)):
-            _draw_cell(axes, line, column, row, shade, intervals, 100 if percent else 1)
+            weight = "bold" if row.method == best else "normal"
+            _draw_cell(axes, line, column, row, shade, weight, intervals, 100 if percent else 1)
     axes.set(xlim=(0, len(metrics)), ylim=(len(methods), 0))
     axes.set_xticks(np.arange(len(metrics)) + 0.49, headings, fontsize=9, color=_INK)
     axes.set_yticks(np.arange(len(methods)) + 0.47, methods, fontsize=10, color=_INK)
@@ -84,8 +87,10 @@ def curves(evaluation, metrics=None, *, methods=None):
     """
     from matplotlib import pyplot as plt
 
-    lines = {pair: np.asarray(c) for pair, c in evaluation.curves.items() if np.ndim(c) == 1}
-    having = [m for m in evaluation.metrics if any(pair[1] == m for pair in lines)]
+    if not hasattr(evaluation, "curve_axes"):
+        raise mistyped("evaluation", "an `Evaluation`", evaluation)
+    lines = {pair: np.asarray(curve) for pair, curve in evaluation.curves.items()}
+    having = [m for m in evaluation.curve_axes if any(pair[1] == m for pair in lines)]
     metrics = having if metrics is None else _chosen(evaluation, metrics)
     for metric in metrics or [None]:
         if metric not in having:
@@ -103,13 +108,15 @@ def curves(evaluation, metrics=None, *, methods=None):
         colors = dict(zip(methods, plt.cm.cividis(np.linspace(0, 0.9, len(methods))), strict=True))
         order = sorted(methods, key=lambda m: evaluation.value(m, metric), reverse=bool(direction))
         for method in order:
-            curve = lines[method, metric]
+            curve = lines.get((method, metric))
+            if curve is None:
+                continue  # Nothing was explained.
             style = _STYLES[methods.index(method) % len(_STYLES)]
             label = f"{method}  {evaluation.value(method, metric):.3f}"
             places = np.linspace(0, 1, len(curve))
             axes.plot(places, curve, style, color=colors[method], label=label, linewidth=1.6)
-        axes.set_title(_heading(evaluation, metric), fontsize=10, color=_INK)
-        axes.set_xlabel("share of the way", fontsize=9, color=_INK)
+        axes.set_title(_heading(evaluation, metric, width=99), fontsize=10, color=_INK)
+        axes.set_xlabel(evaluation.curve_axes[metric], fontsize=9, color=_INK)
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8, color=_FAINT, labelcolor=_INK)
@@ -140,29 +147,36 @@ def _cell(evaluation, method, metric, unit):
     return evaluation.select(method, metric)[0]._replace(value=math.nan)
 
 
-def _heading(evaluation, metric):
+def _heading(evaluation, metric, width=13):
     """Return the words of a metric in short lines, and an arrow to what is better."""
-    arrow = {True: " ↑", False: " ↓"}.get(evaluation.higher_is_better.get(metric), "")
+    arrow = {True: "\N{NO-BREAK SPACE}↑", False: "\N{NO-BREAK SPACE}↓"}
+    arrow = arrow.get(evaluation.higher_is_better.get(metric), "")
     lines = [""]
     for word in f"{metric.replace('_', ' ')}{arrow}".split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) > 13:
+        if lines[-1] and len(lines[-1]) + len(word) > width:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
 
 
-def _shades(values, higher_is_better):
-    """Return a number from 0, the worst, to 1, the best, for each value; `None` for no colour."""
-    known = [value for value in values if not math.isnan(value)]
-    if higher_is_better is None or len(set(known)) < 2:
-        return [None] * len(values)
-    low, high = min(known), max(known)
-    shades = [None if math.isnan(v) else (v - low) / (high - low) for v in values]
-    return [s if s is None or higher_is_better else 1 - s for s in shades]
+def _shades(rows, higher_is_better):
+    """Return a number from 0, the worst, to 1, the best, for each row; `None` for no colour.
+
+    Where intervals are wider than what values differ by, all are closer to the middle.
+    """
+    values = np.asarray([row.value for row in rows])
+    if higher_is_better is None or len(set(values[~np.isnan(values)])) < 2:
+        return [None] * len(rows)
+    spread = np.nanmax(values) - np.nanmin(values)
+    widths = [row.high - row.low for row in rows if not math.isnan(row.high - row.low)]
+    spread = max(spread, np.mean(widths) if widths else 0)
+    middle = (np.nanmax(values) + np.nanmin(values)) / 2
+    shades = 0.5 + (values - middle) / spread * (1 if higher_is_better else -1)
+    return [None if math.isnan(shade) else float(shade) for shade in shades]
 
 
-def _draw_cell(axes, line, column, row, shade, intervals, factor):
+def _draw_cell(axes, line, column, row, shade, weight, intervals, factor):
     from matplotlib import pyplot as plt
 
     # The lightest and the darkest colours are left out, so that ink can be read on all.
@@ -172,7 +186,6 @@ def _draw_cell(axes, line, column, row, shade, intervals, factor):
     ink = "white" if dark else _INK
     text = "–" if math.isnan(row.value) else _number(row.value * factor)
     shown = intervals and not any(map(math.isnan, (row.value, row.low, row.high)))
-    weight = "bold" if shade == 1 else "normal"
     place = {"ha": "center", "va": "center", "color": ink}
     axes.text(column + 0.49, line + (0.33 if shown else 0.47), text, fontsize=10, weight=weight,
               **place)  # fmt: skip
@@ -191,7 +204,8 @@ def _draw_legend(figure, left, size):
     middle = 0.26 / size[1]
     figure.text(left - 0.08 / size[0], middle, "worst", ha="right", va="center", fontsize=8,
                 color=_FAINT)  # fmt: skip
-    figure.text(left + 1.28 / size[0], middle, "best of its column", ha="left", va="center",
+    text = "best of its column, paler where differences are smaller than intervals"
+    figure.text(left + 1.28 / size[0], middle, text, ha="left", va="center",
                 fontsize=8, color=_FAINT)  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = ("matplotlib", "sklearn", "PIL")
+OPTIONAL = ("matplotlib", "sklearn", "PIL", "pandas")
 
 
 def _run(code, *paths, **variables):

@@ -13,16 +13,17 @@ from keras_explainable.metrics.faithfulness import _perturbing
 _ROUNDING = 1e-6
 
 
-def curve_metric(higher_is_better):
+def curve_metric(higher_is_better, curve_axis=""):
     """Register a metric that changes inputs."""
     return explanation_metric(
         category="faithfulness",
         higher_is_better=higher_is_better,
         protocol=_perturbing.explained_inputs,
+        curve_axis=curve_axis,
     )
 
 
-@curve_metric(higher_is_better=True)
+@curve_metric(higher_is_better=True, curve_axis="share of the features put in")
 def insertion(inputs, *, num_steps=50, step_size=None, fill="blur"):
     r"""Tell how soon a unit is predicted when features come back, the most relevant ones first.
 
@@ -49,7 +50,7 @@ def insertion(inputs, *, num_steps=50, step_size=None, fill="blur"):
     return _perturbing.area(curve), None, curve
 
 
-@curve_metric(higher_is_better=False)
+@curve_metric(higher_is_better=False, curve_axis="share of the features removed")
 def deletion(inputs, *, num_steps=50, step_size=None, fill="zero"):
     r"""Tell how long a unit is predicted when features go, the most relevant ones first.
 
@@ -98,7 +99,7 @@ def pixel_flipping(inputs, *, num_steps=50, step_size=None, fill="zero"):
     return tf.reduce_mean(curve, axis=1), None, curve
 
 
-@curve_metric(higher_is_better=False)
+@curve_metric(higher_is_better=False, curve_axis="share of the patches removed")
 def selectivity(inputs, *, patch_size=8, fill="zero"):
     r"""Tell how long a unit is predicted when patches go, the most relevant ones first.
 

@@ -15,7 +15,7 @@ from keras_explainable.metrics.faithfulness.curves import curve_metric
 NOISES = ("uniform", "gaussian")
 
 
-@curve_metric(higher_is_better=False)
+@curve_metric(higher_is_better=False, curve_axis="share of the windows perturbed")
 def aupc(
     inputs,
     *,

@@ -21,9 +21,12 @@ from keras_explainable.metrics._scoring import masked_maps
 PROTOCOLS = ("class", "agnostic")
 
 
-def _salient_metric(higher_is_better):
+def _salient_metric(higher_is_better, curve_axis=""):
     return explanation_metric(
-        category="localization", higher_is_better=higher_is_better, unit_interval=True
+        category="localization",
+        higher_is_better=higher_is_better,
+        unit_interval=True,
+        curve_axis=curve_axis,
     )
 
 
@@ -81,7 +84,7 @@ def mask_iou(maps, masks, indices=None, *, protocol="class", threshold=0.25):
     return finish(tf.math.divide_no_nan(common, marked + present - common))
 
 
-@_salient_metric(True)
+@_salient_metric(True, curve_axis="threshold")
 def best_mask_iou(maps, masks, indices=None, *, protocol="class", num_thresholds=256):
     r"""Tell how well a map covers the mask at the threshold that is best for it.
 
@@ -134,7 +137,7 @@ def average_precision(maps, masks, indices=None, *, protocol="class", num_thresh
     return finish(tf.reduce_sum(steps * precision, axis=-1), tf.stack([recall, precision], -1))
 
 
-@_salient_metric(True)
+@_salient_metric(True, curve_axis="threshold")
 def max_f_beta(
     maps, masks, indices=None, *, protocol="class", num_thresholds=256, beta_squared=0.3
 ):
@@ -164,7 +167,7 @@ def max_f_beta(
     return finish(tf.reduce_max(curve, axis=-1), curve)
 
 
-@_salient_metric(True)
+@_salient_metric(True, curve_axis="threshold")
 def mean_f_beta(
     maps, masks, indices=None, *, protocol="class", num_thresholds=256, beta_squared=0.3
 ):

@@ -15,7 +15,9 @@ from keras_explainable.metrics.randomization.similarities import similarity as c
 ORDERS = ("cascading", "independent")
 
 
-@explanation_metric(category="randomization", higher_is_better=False)
+@explanation_metric(
+    category="randomization", higher_is_better=False, curve_axis="share of the layers randomized"
+)
 def model_parameter_randomization(
     model,
     x,

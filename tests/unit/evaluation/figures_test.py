@@ -1,0 +1,120 @@
+"""Figures of evaluations say what the evaluation says."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+
+import keras_explainable as ke
+from keras_explainable.evaluation.table import Row
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def table():
+    values = {"drop": (0.2, 0.4, 0.6), "hits": (0.9, 0.5, 0.7), "size": (1.0, 2.0, 3.0)}
+    rows = [
+        Row(f"method {i}", metric, unit, value, value - 0.01, value + 0.01, 5)
+        for metric, found in values.items()
+        for i, value in enumerate(found)
+        for unit in ("all", 3)
+    ]
+    curves = {(f"method {i}", "hits"): np.linspace(i, 0, 5).tolist() for i in range(3)}
+    directions = {"drop": False, "hits": True, "size": None}
+    return ke.Evaluation(rows, curves, directions, 5, {}, {"hits": "threshold"})
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def darkness(axes):
+    """Return how dark each cell is, methods by metrics."""
+    cells = {(int(p.get_y()), int(p.get_x())): p.get_facecolor() for p in axes.patches}
+    rows, columns = (max(key[axis] for key in cells) + 1 for axis in (0, 1))
+    return np.asarray(
+        [[1 - np.mean(to_rgb(cells[r, c])) for c in range(columns)] for r in range(rows)]
+    )
+
+
+def test_a_table_is_dark_where_values_are_good(table):
+    axes = ke.visualization.table(table).axes[0]
+    dark = darkness(axes)
+    assert dark.shape == (3, 3)
+    assert list(np.argsort(dark[:, 0])) == [2, 1, 0]  # The lowest drop is the best.
+    assert list(np.argsort(dark[:, 1])) == [1, 2, 0]
+    assert len(set(dark[:, 2])) == 1  # Without a direction there is no colour.
+    assert [label.get_text() for label in axes.get_yticklabels()] == table.methods
+    headings = [
+        label.get_text().replace("\N{NO-BREAK SPACE}", " ") for label in axes.get_xticklabels()
+    ]
+    assert headings == ["drop ↓", "hits ↑", "size"]
+
+
+def test_a_table_has_values_and_intervals(table):
+    written = texts(ke.visualization.table(table).axes[0])
+    assert "0.200" in written
+    assert "0.190 – 0.210" in written
+    bold = [
+        t.get_text()
+        for t in ke.visualization.table(table).axes[0].texts
+        if t.get_weight() == "bold"
+    ]
+    assert bold == ["0.200", "0.900"]
+    without = texts(ke.visualization.table(table, intervals=False, percent=True).axes[0])
+    assert len(without) == 9
+    assert "20.0" in without
+    assert len(texts(ke.visualization.table(table, metrics="hits", unit=3).axes[0])) == 6
+
+
+def test_wide_intervals_make_colours_alike(table):
+    clear = np.ptp(darkness(ke.visualization.table(table).axes[0])[:, 0])
+    table.rows = [row._replace(low=row.value - 5, high=row.value + 5) for row in table.rows]
+    assert np.ptp(darkness(ke.visualization.table(table).axes[0])[:, 0]) < 0.1 * clear
+
+
+def test_what_was_not_measured_is_a_dash(table):
+    table.rows = [
+        row._replace(value=math.nan) if row[:2] == ("method 1", "drop") else row
+        for row in table.rows
+        if row[:3] != ("method 2", "hits", 3)
+    ]
+    assert "–" in texts(ke.visualization.table(table).axes[0])
+    assert "–" in texts(ke.visualization.table(table, unit=3).axes[0])
+
+
+def test_curves_are_those_of_the_evaluation(table):
+    figure = ke.visualization.curves(table)
+    (axes,) = figure.axes
+    lines = {line.get_label().split("  ")[0]: line for line in axes.lines}
+    for i in range(3):
+        line = lines[f"method {i}"]
+        np.testing.assert_allclose(line.get_ydata(), table.curves[f"method {i}", "hits"])
+        np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, 5))
+    assert len({line.get_linestyle() for line in axes.lines}) == 3
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["method 0  0.900", "method 2  0.700", "method 1  0.500"]
+    assert axes.get_xlabel() == "threshold"
+    chosen = ke.visualization.curves(table, "hits", methods=["method 2"])
+    assert len(chosen.axes[0].lines) == 1
+
+
+def test_bad_arguments_are_named(table):
+    for draw in (ke.visualization.table, ke.visualization.curves):
+        with pytest.raises(TypeError, match="`evaluation`. Expected an `Evaluation`"):
+            draw([1, 2])
+    with pytest.raises(ValueError, match="Received: 'drops'"):
+        ke.visualization.table(table, metrics=["drops"])
+    with pytest.raises(ValueError, match="`unit`.*Received: 'cat'"):
+        ke.visualization.table(table, unit="cat")
+    with pytest.raises(ValueError, match=r"metrics that have curves \(hits\). Received: 'drop'"):
+        ke.visualization.curves(table, ["drop"])
+    with pytest.raises(ValueError, match="Received: 'method 9'"):
+        ke.visualization.curves(table, methods=["method 9"])
