@@ -3,6 +3,7 @@
 Usage: `python benchmarks/metrics.py` prints a Markdown table; `--json FILE` writes the numbers too.
 Every case runs in a process of its own, where forward passes, in batches of 8 and of 32, and the
 metrics take turns; the reference is the faster batch size. Memory is the peak of the process.
+`--streaming` measures the memory of `ke.evaluate` on 200 and on 2,000 images instead.
 """
 
 import argparse
@@ -40,6 +41,8 @@ class Case(NamedTuple):
         options: of every metric.
         num_units: number of units explained of each of the 8 images.
         together: whether the metrics share their passes, and not run one after the other.
+        evaluated: whether `ke.evaluate` computes them of the maps of Grad-CAM, which count as part
+            of the reference.
         bound: what the ratio is to stay below.
     """
 
@@ -48,6 +51,7 @@ class Case(NamedTuple):
     options: dict = {}  # noqa: RUF012
     num_units: int = 1
     together: bool = False
+    evaluated: bool = False
     bound: float | None = None
 
 
@@ -55,6 +59,9 @@ CASES = {
     "insertion and deletion, 50 steps": Case(("insertion", "deletion"), 800, bound=1.15),
     "the seven masking metrics, 4 units": Case(
         MASKING, 8 * 4 * 2 + 8, num_units=4, together=True, bound=1.15
+    ),
+    "ke.evaluate, Grad-CAM and the seven masking metrics": Case(
+        MASKING, 8 * 2, evaluated=True, bound=1.1
     ),
     "faithfulness_correlation, 100 sets": Case(("faithfulness_correlation",), 808),
     "road, 9 percentiles, both orders": Case(("road",), 8 * 9 * 2 + 8),
@@ -80,6 +87,8 @@ def measure(name, turns, architecture):
     import tensorflow as tf
     from run import _build
 
+    import keras_explainable as ke
+
     case, random = CASES[name], np.random.default_rng(0)
     model = _build(architecture, SIZE)
     images = random.random((8, SIZE, SIZE, 3), "float32")
@@ -89,9 +98,13 @@ def measure(name, turns, architecture):
     batches = {n: tf.constant(np.concatenate([images] * (n // 8))) for n in BATCH_SIZES}
     measured = _metrics(case, model, images, maps, units)
     functions = [lambda x=x: forward(x).numpy() for x in batches.values()] + [measured]
+    sizes = [*BATCH_SIZES, None]
+    if case.evaluated:
+        functions.append(lambda: ke.gradcam(model, images, "argmax", verbose=0))
+        sizes.append(None)
     times = [[] for _ in functions]
     for turn in range(turns + 1):
-        for function, size, elapsed in zip(functions, (*BATCH_SIZES, None), times, strict=True):
+        for function, size, elapsed in zip(functions, sizes, times, strict=True):
             # As many images as a few batches of the larger size, which last long enough.
             repeats = 1 if size is None else 4 * max(BATCH_SIZES) // size
             start = time.perf_counter()
@@ -100,11 +113,12 @@ def measure(name, turns, architecture):
             # The first turn compiles.
             if turn:
                 elapsed.append((time.perf_counter() - start) / repeats / (size or case.passes))
-    *passes, own = (statistics.median(elapsed) for elapsed in times)
+    eight, many, own, *maps = (statistics.median(elapsed) for elapsed in times)
+    passes = [eight, many]
     best = min(passes)
     kilobyte = 1 if sys.platform == "darwin" else 1024
     return {
-        "ratio": own / best,
+        "ratio": own / (best + sum(maps)),
         "batch_size": BATCH_SIZES[passes.index(best)],
         "reference": best,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte,
@@ -118,6 +132,10 @@ def _metrics(case, model, images, maps, units):
     import keras_explainable as ke
     from keras_explainable.metrics import _computing
 
+    if case.evaluated:
+        return lambda: ke.evaluate(
+            model, images, "argmax", methods=["gradcam"], metrics=list(case.metrics), verbose=0
+        )
     if not case.together:
         functions = [getattr(ke.metrics, name) for name in case.metrics]
         return lambda: [f(model, images, maps, units, **case.options) for f in functions]
@@ -132,6 +150,30 @@ def _metrics(case, model, images, maps, units):
     return lambda: [scores.values.numpy() for scores in step(*tensors).values()]
 
 
+def stream(num_images):
+    """Evaluate methods on images that are made as they are needed; return the peak memory."""
+    import numpy as np
+    import tensorflow as tf
+    from run import _build
+
+    import keras_explainable as ke
+
+    def images():
+        for number in range(num_images // 8):
+            random = np.random.default_rng(number)
+            yield random.random((8, 96, 96, 3), "float32"), {"masks": np.ones((8, 96, 96), "uint8")}
+
+    shape = tf.TensorSpec((8, 96, 96, 3)), {"masks": tf.TensorSpec((8, 96, 96), tf.uint8)}
+    dataset = tf.data.Dataset.from_generator(images, output_signature=shape)
+    dataset = dataset.map(lambda x, more: (x, tf.zeros(8, tf.int32), more))
+    metrics = ["average_drop", "insertion", "pointing_game", "sparseness", "localization_auc"]
+    metrics[1] = ke.metrics.Insertion(num_steps=5)
+    model = _build("MobileNetV2", 96)
+    ke.evaluate(model, dataset, methods=["gradcam", "gradients"], metrics=metrics, verbose=0)
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
+
+
 def main():
     """Measure the cases asked for, and print their table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,8 +181,19 @@ def main():
     parser.add_argument("--model", default="ResNet50V2", help="one of keras.applications")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--only", help="measure the cases whose name holds this")
+    parser.add_argument("--streaming", action="store_true", help="measure memory on many images")
     parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.images:
+        print(stream(arguments.images))
+        return
+    if arguments.streaming:
+        for count in (200, 2000):
+            command = [sys.executable, __file__, "--images", str(count)]
+            finished = subprocess.run(command, capture_output=True, text=True, check=True)
+            print(f"{count} images: {int(finished.stdout.splitlines()[-1]) / 1e9:.2f} GB")
+        return
     if arguments.case:
         print(json.dumps(measure(arguments.case, arguments.turns, arguments.model)))
         return

@@ -58,6 +58,9 @@ class Explainer(keras.Model):
         (3, 64, 64, 1)
     """
 
+    # Whether one trace of the step serves shapes that differ in any size.
+    reduces_retracing = True
+
     def __init__(
         self,
         method,
@@ -193,11 +196,12 @@ class Explainer(keras.Model):
 
         Args:
             data: dict with "inputs", and "indices" or "argmax", in the form that the step takes.
-            size: number of samples that the batch is filled up to. Defaults to what it has.
+            size: number of samples that a smaller batch is filled up to. Defaults to none.
 
         Returns:
             dict of what the step returns, and "valid", 0 for samples that fill the batch up.
         """
+        size = max(size or 1, len(keras.tree.flatten(data["inputs"])[0]))
         batches = _Slices(data, None, self.distribute_strategy.num_replicas_in_sync, size)
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return self.predict_on_batch(batches[0])
@@ -233,7 +237,7 @@ class Explainer(keras.Model):
             super().make_predict_function(force)
             if not self.run_eagerly:
                 step = functools.partial(self.predict_function.python_function)
-                self.predict_function = tf.function(step, reduce_retracing=True)
+                self.predict_function = tf.function(step, reduce_retracing=self.reduces_retracing)
         return self.predict_function
 
     def _finish(self, maps, shown):
@@ -523,7 +527,8 @@ class _Slices(keras.utils.PyDataset):
             raise invalid("batch_size", "a positive integer", repr(batch_size))
         self._data = data
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
-        size = size or min(batch_size, self._num_samples)
+        if size is None:
+            size = min(batch_size, self._num_samples)
         self._size = _multiple(size, replicas)
 
     def __len__(self):

@@ -81,7 +81,7 @@ class Iterated:
     Attributes:
         names: what there is beside inputs and units.
         num_batches: number of batches, or `None` where it isn't known.
-        size: `None`: batches are of the sizes that they come in.
+        size: number of samples of the first batch, which smaller ones are filled up to.
         example: inputs of a batch.
     """
 
@@ -99,8 +99,8 @@ class Iterated:
         element = next(iter(self._elements(0)), None)
         if element is None:
             raise invalid("x", "a data set with at least one batch", "an empty one")
-        self.size = None
         self._first, self.example = element, element["x"]
+        self.size = len(keras.tree.flatten(element["x"])[0])
         self.names = tuple(name for name in element if name in MORE)
 
     def check(self, step):

@@ -9,11 +9,24 @@ import tensorflow as tf
 from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
+from keras_explainable._keeping import Kept
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _computing
 from keras_explainable.metrics._explaining import Explanations
 from keras_explainable.metrics._scoring import probability
+
+_steps = Kept(16)
+
+
+def step_for(method, model, judged, inputs=None, **arguments):
+    """Return the `Step` of earlier calls with the same arguments, or a new one."""
+    metrics = {label: [m.registration.name, m.options] for label, m in judged.items()}
+    return _steps.get(
+        model,
+        (method, list(metrics.items()), arguments, keras.tree.map_structure(np.shape, inputs)),
+        lambda: Step(method, model, judged, inputs=inputs, **arguments),
+    )
 
 
 class Listening:
@@ -57,6 +70,8 @@ class Step(engine.Explainer):
         **arguments: those of `engine.Explainer`.
     """
 
+    reduces_retracing = False  # Metrics have to know how many maps there are.
+
     def __init__(
         self, method, model, judged, *, threshold=0.5, activation=None, layer=None, **arguments
     ):
@@ -72,8 +87,7 @@ class Step(engine.Explainer):
             group = self.judged_outside if "explain" in known.needs else self.judged
             group = self.judged_raw if known.raw else group
             group[label] = known, metric_options
-        explain = functools.partial(engine.explain, method, verbose=0, **arguments)
-        self.explain_again = Explanations(explain, model, self.judge)
+        self.explain_again = functools.partial(engine.explain, method, verbose=0, **arguments)
         self.threshold = threshold
         self.probability = probability(self.judge, activation)
         self.is_exclusive = _is_exclusive(self.probability, self.num_units)
@@ -108,10 +122,11 @@ class Step(engine.Explainer):
         beside.pop("indices", None)  # The batch has them.
         return batch | {"beside": beside}
 
-    def scores(self, batch, size=None):
+    def scores(self, model, batch, size=None):
         """Explain a batch, and compute the metrics.
 
         Args:
+            model: `keras.Model`, as trained, which the step doesn't hold.
             batch: what `checked` returns, or some of its rows.
             size: number of samples that the batch is filled up to.
 
@@ -122,6 +137,7 @@ class Step(engine.Explainer):
         valid = outputs.pop("valid") > 0
         outputs = keras.tree.map_structure(lambda array: array[valid], outputs)
         if self.judged_outside:
+            explain = Explanations(self.explain_again, model, self.judge)
             inputs = feeding.accepted(self.judge, batch["inputs"])
             maps, logits = outputs["maps"], outputs["logits"]
             arguments = {"x": inputs, "maps": maps, "logits": logits, **batch["beside"]}
@@ -130,7 +146,7 @@ class Step(engine.Explainer):
             found = _computing.scores(
                 self.judged_outside,
                 keras.tree.map_structure(tf.convert_to_tensor, arguments)
-                | {"model": self.judge, "explain": self.explain_again},
+                | {"model": self.judge, "explain": explain},
             )
             outputs["scores"] |= self._fields(found, outputs["explained"])
         return outputs["scores"], outputs["classes"]

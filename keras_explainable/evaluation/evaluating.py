@@ -1,6 +1,7 @@
 """Evaluate methods on data by metrics."""
 
 import hashlib
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from keras_explainable.evaluation import _batches
 from keras_explainable.evaluation._accumulating import Accumulator
 from keras_explainable.evaluation._accumulating import resample_weights
 from keras_explainable.evaluation._keeping import Record
-from keras_explainable.evaluation._stepping import Step
+from keras_explainable.evaluation._stepping import step_for
 from keras_explainable.evaluation.table import ALL
 from keras_explainable.evaluation.table import Evaluation
 from keras_explainable.evaluation.table import Row
@@ -118,7 +119,7 @@ def evaluate(
     _check_needs(judged, source)
     example = None if _compat.is_functional(model) else source.example
     steps = {
-        label: Step(
+        label: step_for(
             method,
             model,
             judged,
@@ -142,12 +143,8 @@ def evaluate(
     }
     record = Record(path, identity)
     progress = _Progress(len(steps), source.num_batches, verbose)
-    evaluated = {
-        label: _evaluate_method(
-            label, step, judged, source, record, (num_resamples, seed), progress
-        )
-        for label, step in steps.items()
-    }
+    run = _Run(model, judged, source, record, (num_resamples, seed), progress)
+    evaluated = {label: run.evaluate(label, step) for label, step in steps.items()}
     rows, curves = [], {}
     for label, accumulators in evaluated.items():
         for metric, accumulator in accumulators.items():
@@ -188,36 +185,45 @@ class _Progress:
             self._bar.update(self._done)
 
 
-def _evaluate_method(label, step, judged, source, record, resampling, progress):
-    """Stream the data through one method; return an accumulator for each metric."""
-    accumulators = {name: Accumulator(m.registration, m.average) for name, m in judged.items()}
-    done = record.done.get(label, {"batches": 0, "samples": 0, "final": False})
-    for metric, state in record.states(label).items():
-        accumulators[metric].restore(state)
-    progress.add(done["batches"])
-    if done["final"]:
-        return accumulators
-    num_batches, num_samples = done["batches"], done["samples"]
+class _Run(NamedTuple):
+    """What all methods are evaluated with."""
 
-    def note(final=False):
-        states = {name: accumulator.state() for name, accumulator in accumulators.items()}
-        record.update(label, num_batches, num_samples, states, final)
+    model: keras.Model
+    judged: dict
+    source: object
+    record: Record
+    resampling: tuple
+    progress: _Progress
 
-    try:
-        for batch in source.batches(num_batches):
-            found, classes = step.scores(batch, source.size)
-            rows = len(classes)
-            resamples = resample_weights(num_samples, rows, *resampling)
-            for name, scores in found.items():
-                accumulators[name].add(scores, scores.get("classes", classes), resamples)
-            num_batches, num_samples = num_batches + 1, num_samples + rows
-            note()
-            progress.add(1)
-    except BaseException:
-        record.save()  # What was computed is kept, whatever happened.
-        raise
-    note(final=True)
-    return accumulators
+    def evaluate(self, label, step):
+        """Stream the data through one method; return an accumulator for each metric."""
+        found = {name: Accumulator(m.registration, m.average) for name, m in self.judged.items()}
+        done = self.record.done.get(label, {"batches": 0, "samples": 0, "final": False})
+        for metric, state in self.record.states(label).items():
+            found[metric].restore(state)
+        self.progress.add(done["batches"])
+        if done["final"]:
+            return found
+        num_batches, num_samples = done["batches"], done["samples"]
+
+        def note(final=False):
+            states = {name: accumulator.state() for name, accumulator in found.items()}
+            self.record.update(label, num_batches, num_samples, states, final)
+
+        try:
+            for batch in self.source.batches(num_batches):
+                scores, classes = step.scores(self.model, batch, self.source.size)
+                resamples = resample_weights(num_samples, len(classes), *self.resampling)
+                for name, fields in scores.items():
+                    found[name].add(fields, fields.get("classes", classes), resamples)
+                num_batches, num_samples = num_batches + 1, num_samples + len(classes)
+                note()
+                self.progress.add(1)
+        except BaseException:
+            self.record.save()  # What was computed is kept, whatever happened.
+            raise
+        note(final=True)
+        return found
 
 
 def _methods(methods):

@@ -16,6 +16,7 @@ _DPI = 150
 # Inches.
 _CELL, _ROW, _LETTER, _MARGIN = 1.28, 0.5, 0.085, 0.15
 _ALL = "all"
+_PANELS = 3
 # Lines that tell methods apart without their colours, too.
 _STYLES = ("-", "--", "-.", ":")
 
@@ -59,7 +60,7 @@ def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False)
         shades = _shades(rows, evaluation.higher_is_better.get(metric))
         best = evaluation.best(metric) if unit == _ALL else None
         for line, (row, shade) in enumerate(zip(rows, shades, strict=True)):
-            weight = "bold" if row.method == best else "normal"
+            weight = "bold" if row.method == best and shade is not None else "normal"
             _draw_cell(axes, line, column, row, shade, weight, intervals, 100 if percent else 1)
     axes.set(xlim=(0, len(metrics)), ylim=(len(methods), 0))
     axes.set_xticks(np.arange(len(metrics)) + 0.49, headings, fontsize=9, color=_INK)
@@ -99,11 +100,15 @@ def curves(evaluation, metrics=None, *, methods=None):
     methods = evaluation.methods if methods is None else list(methods)
     for method in methods:
         evaluation.select(method)
+    columns = min(len(metrics), _PANELS)
+    rows = -(-len(metrics) // columns)
+    size = 4.6 * columns, 3.6 * rows
     figure, panels = plt.subplots(
-        1, len(metrics), figsize=(4.6 * len(metrics), 3.6), dpi=_DPI, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes, metric in zip(panels[0], metrics, strict=True):
+        rows, columns, figsize=size, dpi=_DPI, squeeze=False, layout="constrained"
+    )
+    for axes in panels.flat[len(metrics) :]:
+        axes.set_axis_off()
+    for axes, metric in zip(panels.flat, metrics, strict=False):
         direction = evaluation.higher_is_better.get(metric)
         colors = dict(zip(methods, plt.cm.cividis(np.linspace(0, 0.9, len(methods))), strict=True))
         order = sorted(methods, key=lambda m: evaluation.value(m, metric), reverse=bool(direction))
@@ -122,7 +127,8 @@ def curves(evaluation, metrics=None, *, methods=None):
         axes.tick_params(labelsize=8, color=_FAINT, labelcolor=_INK)
         axes.grid(color="0.92")
         axes.legend(fontsize=7.5, frameon=False)
-    panels[0, 0].set_ylabel("mean over pairs", fontsize=9, color=_INK)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("mean over pairs", fontsize=9, color=_INK)
     return figure
 
 
