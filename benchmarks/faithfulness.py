@@ -2,7 +2,7 @@
 
 Usage: `make study` (or `python -m benchmarks.faithfulness`) measures, prints Markdown tables,
 writes them into `docs/faithfulness.md` between the markers there, and draws
-`docs/images/faithfulness.png`. On two processor cores it takes about ten minutes. Photographs and
+`docs/images/faithfulness.png`. On two processor cores it takes two minutes. Photographs and
 the trained network are those of the folder `../shared/data` beside the project; without it the
 digits alone are measured, printed, and nothing is written.
 
