@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_explainable as ke
+from keras_explainable.inspection import _rules
 
 RAW = {"postprocessing": None, "reduction": None}
 SIZE = 4
@@ -194,6 +195,11 @@ def _without_bias():
     x = layers.Add()([layers.SeparableConv2D(4, 3, padding="same", use_bias=False)(x), x])
     x = layers.GlobalAveragePooling2D()(keras.ops.relu(x))
     return keras.Model(inputs, layers.Dense(3, use_bias=False)(x))
+
+
+def test_epsilon_moves_sums_away_from_zero():
+    shares = _rules.divide(tf.ones(3), tf.constant([2.0, -2.0, 0.0]), 0.5)
+    np.testing.assert_allclose(shares, [1 / 2.5, -1 / 2.5, 1 / 0.5])
 
 
 def test_epsilon_is_input_x_gradient_without_biases():
