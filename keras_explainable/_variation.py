@@ -64,7 +64,7 @@ def total_variation_curve(maps):
 
 def simpson(curve):
     """Integrate a curve `(points, ...)` at unit spacing with Simpson's rule."""
-    return tf.tensordot(tf.constant(_simpson(curve.shape[0]), tf.float32), curve, 1)
+    return tf.tensordot(tf.constant(simpson_weights(curve.shape[0]), tf.float32), curve, 1)
 
 
 def _total_variation(maps, axes):
@@ -95,8 +95,16 @@ def _blur(maps, axis):
     return tf.add_n([float(t) * s for t, s in zip(taps / taps.sum(), shifted, strict=True)])
 
 
-def _simpson(num_points):
-    """Return the weights of Simpson's rule; the last of an odd number of intervals has its own."""
+def simpson_weights(num_points):
+    """Return the weights of Simpson's rule at unit spacing.
+
+    Args:
+        num_points: number of points of the curve. Where the number of intervals is odd, the last
+            one goes below the parabola through the last three points.
+
+    Returns:
+        float array `(num_points,)`.
+    """
     if num_points < 3:
         return np.full(num_points, 1 / num_points)
     odd = num_points - 1 + num_points % 2

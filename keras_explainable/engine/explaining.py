@@ -242,13 +242,19 @@ class Explainer(keras.Model):
 
     def _finish(self, maps, shown):
         """Filter and resize maps; `shown` is the input whose size they take."""
-        raw = tf.cast(maps, tf.float32)
-        if raw.shape.rank == 2:
-            return raw  # One value per unit, such as an error, is no map.
+        maps = tf.cast(maps, tf.float32)
+        if maps.shape.rank == 2:
+            return maps  # One value per unit, such as an error, is no map.
+        return self._resized(self._filtered(maps), shown)
+
+    def _filtered(self, raw):
         maps = tf.convert_to_tensor(self.postprocessing(raw))
         if maps.shape.rank != raw.shape.rank:
             expected = f"a function that keeps the axes of maps {tuple(raw.shape)}"
             raise invalid("postprocessing", expected, f"maps {tuple(maps.shape)}")
+        return maps
+
+    def _resized(self, maps, shown):
         if self.sizes is False or (self.sizes is True and shown.shape.rank != maps.shape.rank):
             return maps
         if self.sizes is True:
@@ -507,6 +513,7 @@ def shortcut(name):
 
     own = _registry.registration(method).options
     common = [*inspect.signature(explain).parameters.values()][1:-1]
+    explain_with.shortcut_of = name
     explain_with.__name__ = explain_with.__qualname__ = name
     explain_with.__signature__ = inspect.Signature([*common, *own])
     explain_with.__doc__ = (

@@ -38,8 +38,12 @@ class Accumulator:
         weights = np.broadcast_to(
             weights if weights.ndim == 3 else weights[..., None], values.shape
         )
+        values = np.where(weights > 0, values, 0)
         if not self.known.per_class:
             classes = np.zeros(values.shape[:2], int)
+        elif self.known.with_background:
+            # The background is the class before the first.
+            classes = np.arange(values.shape[1])[None] - 1 + np.zeros(values.shape[:2], int)
         found = np.unique(classes[weights.max(axis=-1) > 0])
         self._grow([int(c) for c in found if int(c) not in self.classes], resamples, values)
         if self.sums is not None and len(found):
@@ -102,7 +106,12 @@ class Accumulator:
         """Return what `restore` takes: a dict of arrays."""
         if self.sums is None:
             return {}
-        state = {"classes": np.asarray(self.classes), "sums": self.sums, "counts": self.counts}
+        # Copies: what is added later, and perhaps not to the end, is no part of them.
+        state = {
+            "classes": np.asarray(self.classes),
+            "sums": self.sums.copy(),
+            "counts": self.counts.copy(),
+        }
         if self.curve_sum is not None:
             state |= {"curve_sum": self.curve_sum, "num_curves": np.asarray(self.num_curves)}
         return state

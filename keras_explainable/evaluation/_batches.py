@@ -27,7 +27,13 @@ def source(x, y, more, batch_size):
     """
     if isinstance(x, np.ndarray | tf.Tensor | list | tuple | dict) or hasattr(x, "__array__"):
         return Arrays(x, y, more, batch_size)
+    if isinstance(x, tf.data.Dataset) and x.cardinality() == tf.data.INFINITE_CARDINALITY:
+        hint = "Take some of it with `dataset.take(100)`."
+        raise invalid("x", "a data set that ends", "one that repeats for ever", hint)
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset) or hasattr(x, "__iter__"):
+        if iter(x) is x:
+            hint = "Pass an object whose `__iter__` begins anew, or a `tf.data.Dataset`."
+            raise mistyped("x", "data that can be gone through again", x, hint)
         return Iterated(x, y, more, batch_size)
     raise mistyped("x", "arrays, or a data set of batches", x)
 
@@ -68,11 +74,7 @@ class Arrays:
 
     def identity(self):
         """Return what tells the data from others."""
-        digest = hashlib.sha256()
-        for array in keras.tree.flatten(self._data):
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array[:: max(len(array) // 8, 1)]).tobytes())
-        return [self._length, self.size, digest.hexdigest()]
+        return [self._length, self.size, _digest(self._data, self.size)]
 
 
 class Iterated:
@@ -110,15 +112,16 @@ class Iterated:
 
     def batches(self, first):
         """Yield batches from one on."""
-        for element in self._elements(first):
-            yield self._checked(element)
+        for number, element in enumerate(self._elements(first), first):
+            try:
+                yield self._checked(element)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"It is batch {number} of the data set, counted from 0.")
+                raise
 
     def identity(self):
-        """Return what tells the data from others."""
-        shapes = keras.tree.flatten(
-            keras.tree.map_structure(lambda a: list(np.shape(a)), self._first["x"])
-        )
-        return [self.num_batches, [int(size) for size in shapes]]
+        """Return what tells the data from others: their first batch, and how many there are."""
+        return [self.num_batches, _digest(self._checked(self._first), self.size)]
 
     def _elements(self, first):
         if isinstance(self._dataset, tf.data.Dataset):
@@ -141,3 +144,13 @@ class Iterated:
                 raise invalid("x", expected, type(parts[2]).__name__)
             batch |= parts[2]
         return batch
+
+
+def _digest(data, size):
+    """Return a digest of all values of arrays, read a batch at a time."""
+    digest = hashlib.sha256()
+    for array in keras.tree.flatten(data):
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        for start in range(0, len(array), size):
+            digest.update(np.ascontiguousarray(array[start : start + size]).tobytes())
+    return digest.hexdigest()

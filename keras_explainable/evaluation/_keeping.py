@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from keras_explainable._checks import invalid
 
 _VERSION = 1
+# What NumPy raises for files of another kind, or of a part of one.
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 _SECONDS = 5.0
 
 
@@ -33,6 +36,8 @@ class Record:
         self._saved = time.monotonic()
         if self.path is None:
             return
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise invalid("path", "a file in a folder that is there", str(self.path))
         if self.path.exists():
             self._load()
         else:
@@ -40,12 +45,12 @@ class Record:
 
     def _load(self):
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 kept = json.loads(str(file["evaluation"]))
                 self.arrays = {name: file[name] for name in file.files if name != "evaluation"}
                 identity = kept["identity"]
                 self.done = kept["done"]
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise invalid("path", "the file of an evaluation", str(self.path)) from error
         differing = [
             name
@@ -67,11 +72,13 @@ class Record:
             states: dict from metrics to dicts of arrays.
             final: whether that is all.
         """
-        self.done[method] = {"batches": num_batches, "samples": num_samples, "final": final}
         prefix = f"{method}\n"
-        self.arrays = {n: a for n, a in self.arrays.items() if not n.startswith(prefix)}
+        arrays = {n: a for n, a in self.arrays.items() if not n.startswith(prefix)}
         for metric, state in states.items():
-            self.arrays |= {f"{prefix}{metric}\n{name}": array for name, array in state.items()}
+            arrays |= {f"{prefix}{metric}\n{name}": array for name, array in state.items()}
+        done = {"batches": num_batches, "samples": num_samples, "final": final}
+        # In one step, so that an interrupt doesn't leave one without the other.
+        self.arrays, self.done = arrays, self.done | {method: done}
         if final or time.monotonic() - self._saved > _SECONDS:
             self.save()
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
+from keras_explainable._checks import invalid
 from keras_explainable._keeping import Kept
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
@@ -16,6 +17,8 @@ from keras_explainable.metrics import _computing
 from keras_explainable.metrics._explaining import Explanations
 from keras_explainable.metrics._scoring import probability
 
+# By which rounding may take a map out of its interval.
+_TOLERANCE = 1e-4
 _steps = Kept(16)
 
 
@@ -81,16 +84,28 @@ class Step(engine.Explainer):
         output, inputs = arguments.get("output"), arguments.pop("inputs", None)
         self.judge = _computing.exposed_model(model, output, inputs)
         judged = {label: (m.registration, m.options) for label, m in judged.items()}
-        self.judged, self.judged_raw, self.judged_outside = {}, {}, {}
+        self.judged, self.judged_by_pairs = {}, {}
+        self.judged_raw, self.judged_outside = {}, {}
         for label, (known, metric_options) in judged.items():
-            # What explains again is compiled by itself.
-            group = self.judged_outside if "explain" in known.needs else self.judged
-            group = self.judged_raw if known.raw else group
-            group[label] = known, metric_options
+            self._group(known)[label] = known, metric_options
         self.explain_again = functools.partial(engine.explain, method, verbose=0, **arguments)
         self.threshold = threshold
         self.probability = probability(self.judge, activation)
         self.is_exclusive = _is_exclusive(self.probability, self.num_units)
+
+    def _group(self, known):
+        """Return the dict of the metrics that are computed of the same maps as one."""
+        if "explain" in known.needs:
+            return self.judged_outside  # What explains again is compiled by itself.
+        if known.raw:
+            return self.judged_raw
+        # They resize the maps of explained pairs alone, which is less than those of all units.
+        return self.judged_by_pairs if known.needs == ("model",) else self.judged
+
+    @property
+    def all_judged(self):
+        """All metrics, in the groups that they are computed in."""
+        return self.judged | self.judged_by_pairs | self.judged_raw | self.judged_outside
 
     def checked(self, data):
         """Return data in the form that the step takes.
@@ -107,15 +122,26 @@ class Step(engine.Explainer):
         """
         more = {name: value for name, value in data.items() if name not in ("x", "y")}
         y = "argmax" if data["y"] is None and self.is_exclusive else data["y"]
-        if _is_multi_hot(y, self.num_units):
-            y, more["detections"] = None, y
+        labels = _labels(y, self.num_units)
+        if labels is not None:
+            y, more["detections"] = None, labels
         batch = self._arrays(data["x"], y, {}, self.target)
+        chosen = "indices" in batch or "argmax" in batch
+        for label, (known, _) in self.all_judged.items():
+            if chosen and "labels" in known.needs:
+                expected = f"an array of 0 and 1 for each unit, as {label!r} takes a map of each"
+                raise invalid("y", expected, "indices of units")
+        if "boxes" in more:
+            more["boxes"] = _padded(more["boxes"])
         index = self.exposed.input_index
         num_samples, *sizes = keras.tree.flatten(batch["inputs"])[index].shape
         sizes = sizes[1:] if index in self.exposed.channels_first else sizes[:-1]
         num_maps = self.num_units
-        if "indices" in batch or "argmax" in batch:
+        if chosen:
             num_maps = batch["indices"].shape[1] if "indices" in batch else 1
+        for array in keras.tree.flatten(batch["inputs"]):
+            if keras.backend.is_float_dtype(array.dtype) and not np.isfinite(array).all():
+                raise invalid("x", "finite values", "NaN or infinity")
         shape = num_samples, *sizes, num_maps
         beside = {**more, "indices": batch.get("indices")}
         beside = _arguments.checked_beside(beside, shape, self.num_units)
@@ -136,6 +162,7 @@ class Step(engine.Explainer):
         outputs = self.run_batch(batch, size)
         valid = outputs.pop("valid") > 0
         outputs = keras.tree.map_structure(lambda array: array[valid], outputs)
+        self._check_maps(outputs)
         if self.judged_outside:
             explain = Explanations(self.explain_again, model, self.judge)
             inputs = feeding.accepted(self.judge, batch["inputs"])
@@ -151,6 +178,20 @@ class Step(engine.Explainer):
             outputs["scores"] |= self._fields(found, outputs["explained"])
         return outputs["scores"], outputs["classes"]
 
+    def _check_maps(self, outputs):
+        """Raise that maps are none that metrics can judge."""
+        name = self.method.func.__name__
+        if not outputs["finite"].all():
+            expected = f"methods with finite maps of these inputs, as {name} hasn't"
+            raise invalid("methods", expected, "NaN or infinity")
+        judged = self.judged | self.judged_by_pairs
+        judging = [label for label, (known, _) in judged.items() if known.unit_interval]
+        low, high = outputs["lowest"].min(), outputs["highest"].max()
+        if judging and (low < -_TOLERANCE or high > 1 + _TOLERANCE):
+            expected = f"maps from 0 to 1 for {judging[0]}"
+            hint = 'Choose another `postprocessing`, such as "positive_normalize".'
+            raise invalid("methods", expected, f"{low:.4g} to {high:.4g} by {name}", hint)
+
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
         listening = Listening(self.exposed, inputs)
@@ -159,28 +200,37 @@ class Step(engine.Explainer):
         if logits is None:
             logits = keras.tree.flatten(self.judge(inputs, training=False))[0]
         index = self.exposed.input_index
+        shown = keras.tree.flatten(inputs)[index]
         maps = maps if tf.is_tensor(maps) else keras.tree.flatten(maps)[index]
         arguments = {
             "model": self.judge,
             "x": inputs,
-            "maps": self._finish(maps, keras.tree.flatten(inputs)[index]),
             "logits": tf.cast(logits, tf.float32),
             "indices": inspection.unit_indices(logits, indices),
             **keras.tree.map_structure(tf.convert_to_tensor, data["beside"]),
         }
         classes, explained = self._explained(arguments)
-        found = _computing.scores(self.judged, arguments)
-        raw = arguments | {"maps": tf.cast(maps, tf.float32)}
-        found |= _computing.scores(self.judged_raw, raw)
-        found = self._fields(found, explained)
-        outputs = {"classes": classes, "scores": found}
+        raw = _of_explained(tf.cast(maps, tf.float32), explained)
+        maps = _of_explained(self._filtered(raw), explained)
+        found = _computing.scores(self.judged_raw, arguments | {"maps": raw})
+        found |= _computing.scores(self.judged_by_pairs, arguments | {"maps": maps})
+        per_sample = tuple(range(1, maps.shape.rank))
+        outputs = {
+            "classes": classes,
+            "finite": tf.reduce_all(tf.math.is_finite(maps), per_sample),
+            "lowest": tf.reduce_min(maps, per_sample),
+            "highest": tf.reduce_max(maps, per_sample),
+        }
+        if self.judged or self.judged_outside:
+            arguments["maps"] = self._resized(maps, shown)
         if self.judged_outside:
             outputs |= {"explained": explained, **{n: arguments[n] for n in ("maps", "logits")}}
-        return outputs
+        found |= _computing.scores(self.judged, arguments)
+        return outputs | {"scores": self._fields(found, explained)}
 
     def _fields(self, found, explained):
         """Return scores as dicts, with no weight for maps of units that aren't explained."""
-        judged = self.judged | self.judged_raw | self.judged_outside
+        judged = self.all_judged
         return {
             label: _fields(scores, explained if judged[label][0].per_class else None)
             for label, scores in found.items()
@@ -198,6 +248,13 @@ class Step(engine.Explainer):
         return units, tf.cast(detections, tf.float32)
 
 
+def _of_explained(maps, explained):
+    """Return maps of which those of units that aren't explained show nothing."""
+    ones = tf.ones([maps.shape.rank - 2], tf.int32)
+    shape = tf.concat([tf.shape(explained)[:1], ones, tf.shape(explained)[1:]], 0)
+    return tf.where(tf.reshape(explained, shape) > 0, maps, 0.0)
+
+
 def _fields(scores, explained):
     """Return scores as a dict, with no weight for maps of units that aren't explained."""
     weights = scores.weights
@@ -207,15 +264,41 @@ def _fields(scores, explained):
     return {name: field for name, field in fields.items() if field is not None}
 
 
+def _padded(boxes):
+    """Return boxes with rows of label -1, so that batches have few numbers of boxes."""
+    if not isinstance(boxes, dict) or not {"boxes", "labels"} <= {*boxes}:
+        return boxes  # The check says so.
+    corners, labels = np.asarray(boxes["boxes"]), np.asarray(boxes["labels"])
+    if labels.ndim != 2 or corners.shape[:-1] != labels.shape:
+        return boxes
+    added = (1 << max(labels.shape[1] - 1, 0).bit_length()) - labels.shape[1]
+    corners = np.pad(corners, [(0, 0), (0, added), (0, 0)])
+    return {"boxes": corners, "labels": np.pad(labels, [(0, 0), (0, added)], constant_values=-1)}
+
+
 def _is_exclusive(function, num_units):
     """Tell whether probabilities add up to 1, as those of a softmax do."""
-    probabilities = function(tf.range(num_units, dtype=tf.float32)[None])
-    return num_units > 1 and abs(float(tf.reduce_sum(probabilities)) - 1) < 1e-3
+    # Logits whose values under no other function add up to 1 by chance.
+    units = tf.range(num_units, dtype=tf.float32)
+    sums = tf.reduce_sum(function(tf.stack([units % 3 + 0.37, units % 5 - 1.13])), axis=-1)
+    return num_units > 1 and bool(tf.reduce_all(tf.abs(sums - 1) < 1e-3))
 
 
-def _is_multi_hot(y, num_units):
-    """Tell whether there is a 0 or 1 for each unit, rather than indices."""
-    if y is None or isinstance(y, str | int):
-        return False
+def _labels(y, num_units):
+    """Return the 0 or 1 that `y` has for each unit, or `None` where it has indices."""
+    if y is None or isinstance(y, str | int | np.integer):
+        return None
     y = np.asarray(y)
-    return y.ndim == 2 and y.shape[1] == num_units and set(np.unique(y)) <= {0, 1}
+    if num_units == 1 and y.ndim == 1:
+        y = y[:, None]
+    if y.ndim != 2 or y.shape[1] != num_units:
+        return None
+    binary = set(np.unique(y)) <= {0, 1}
+    if num_units == 2 and binary and np.issubdtype(y.dtype, np.integer):
+        hint = "Pass booleans or floats for labels, and `None` with `threshold=0` for all units."
+        received = "integers 0 and 1, which may be indices or labels"
+        raise invalid("y", "one index per sample, or labels, of two units", received, hint)
+    if not binary and not np.issubdtype(y.dtype, np.integer):
+        expected = "units, or an array of 0 and 1 for each unit"
+        raise invalid("y", expected, f"values from {y.min():.4g} to {y.max():.4g}")
+    return y if binary else None

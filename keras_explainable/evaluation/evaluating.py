@@ -1,6 +1,8 @@
 """Evaluate methods on data by metrics."""
 
 import hashlib
+import json
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -22,6 +24,7 @@ from keras_explainable.evaluation.table import ALL
 from keras_explainable.evaluation.table import Evaluation
 from keras_explainable.evaluation.table import Row
 
+BACKGROUND = "background"
 # Weights are told apart by this many of their bytes at either end, and by their sums.
 _HASHED = 4096
 
@@ -63,12 +66,13 @@ def evaluate(
         model: `keras.Model`, as trained. Under a `tf.distribute` strategy, its replicas share each
             batch.
         x: arrays, as `keras.Model.predict` takes, or a `tf.data.Dataset` (or another iterable that
-            can be gone through again) of batches `x`, `(x, y)` or `(x, y, more)`, with `more` a
-            dict of "masks", "boxes", "fixations" and "labels".
+            can be gone through again, and has the same batches then) of batches `x`, `(x, y)` or
+            `(x, y, more)`, with `more` a dict of "masks", "boxes", "fixations" and "labels".
         y: units explained: integers `(samples,)` or `(samples, n)`, an integer, "argmax", or an
-            array `(samples, units)` of 0 and 1, such as labels. Defaults to what the model detects.
+            array `(samples, units)` of 0 and 1, such as labels; of a single unit, also such labels
+            `(samples,)`. Defaults to what the model detects.
         methods: names of methods or functions, a list; or a dict from labels to them, or to pairs
-            of one and a dict of arguments of `ke.explain`, as in
+            of one and a dict of arguments of `ke.Explainer`, as in
             `{"deep": ("gradcam", {"layer": "block4"})}`.
         metrics: names of metrics or `ExplanationMetric`s, a list; or a dict from labels to them.
         masks: array, what metrics of localisation compare maps with, see there.
@@ -137,9 +141,9 @@ def evaluate(
         "metrics": {
             label: [m.registration.name, _described(m.get_config())] for label, m in judged.items()
         },
-        "data": source.identity(),
-        "model": _fingerprint(model),
-        "options": _described([layer, output, num_resamples, seed]),
+        "data": None if path is None else source.identity(),
+        "model": None if path is None else _fingerprint(model),
+        "options": _described([layer, output, activation, threshold, num_resamples, seed]),
     }
     record = Record(path, identity)
     progress = _Progress(len(steps), source.num_batches, verbose)
@@ -155,6 +159,7 @@ def evaluate(
             curve = accumulator.curve()
             if curve is not None:
                 curves[label, metric] = curve.tolist()
+    _warn_of_nothing(rows)
     return Evaluation(
         rows,
         curves,
@@ -167,6 +172,17 @@ def evaluate(
             if m.registration.curve_axis
         },
     )
+
+
+def _warn_of_nothing(rows):
+    """Warn of metrics that nothing was measured by."""
+    empty = sorted({row.metric for row in rows if row.unit == ALL and not row.count})
+    if empty:
+        warnings.warn(
+            f"Nothing was measured by {', '.join(empty)}: no unit that has what it needs was "
+            "explained. Without `y` units are explained whose probability is above `threshold`.",
+            stacklevel=3,
+        )
 
 
 class _Progress:
@@ -231,14 +247,15 @@ def _methods(methods):
     if isinstance(methods, str) or callable(methods):
         methods = [methods]
     if not isinstance(methods, dict):
-        methods = {_label(m): m for m in _listed("methods", methods)}
+        methods = _labelled("methods", methods, _label)
     if not methods:
         raise invalid("methods", "at least one method", methods)
     pairs = {}
     for label, method in methods.items():
         method, arguments = method if isinstance(method, tuple) else (method, {})
-        methods_module.registration(method)
-        pairs[str(label)] = method, dict(arguments)
+        if "resizing" in arguments:
+            raise invalid("methods", "no `resizing`: maps are resized to the input", label)
+        pairs[_label_of("methods", label)] = methods_module.get(method), dict(arguments)
     return pairs
 
 
@@ -247,10 +264,8 @@ def _metrics(metrics, activation, threshold):
     if isinstance(metrics, str) or not isinstance(metrics, list | tuple | dict):
         metrics = [metrics]
     if not isinstance(metrics, dict):
-        resolved = [metrics_module.get(m) for m in _listed("metrics", metrics)]
-        metrics = {m.name: m for m in resolved}
-        if len(metrics) < len(resolved):
-            raise invalid("metrics", "a name for each", [m.name for m in resolved])
+        resolved = [metrics_module.get(m) for m in metrics]
+        metrics = _labelled("metrics", resolved, lambda metric: metric.name)
     if not metrics:
         raise invalid("metrics", "at least one metric", metrics)
     judged = {}
@@ -261,18 +276,30 @@ def _metrics(metrics, activation, threshold):
         known = known if "model" in metric.registration.needs else ()
         shared = {"activation": activation, "threshold": threshold}
         shared = {n: v for n, v in shared.items() if n in known and n not in metric.options}
-        judged[str(label)] = metric.from_config({**metric.get_config(), **shared})
+        judged[_label_of("metrics", label)] = metric.from_config({**metric.get_config(), **shared})
     return judged
 
 
-def _listed(argument, values):
+def _labelled(argument, values, label):
+    """Return a dict from the labels of listed values to them."""
     if not isinstance(values, list | tuple):
         raise mistyped(argument, "a list, or a dict from labels", values)
-    return values
+    labels = [label(value) for value in values]
+    if len(set(labels)) < len(labels):
+        hint = "Pass a dict from labels of your own."
+        raise invalid(argument, "values that differ in name", labels, hint)
+    return dict(zip(labels, values, strict=True))
 
 
 def _label(method):
     return method if isinstance(method, str) else getattr(method, "__name__", repr(method))
+
+
+def _label_of(argument, label):
+    """Return a label as text in one line, as files and tables need it."""
+    if "\n" in str(label):
+        raise invalid(argument, "labels in one line", repr(label))
+    return str(label)
 
 
 def _check_needs(judged, source):
@@ -285,17 +312,21 @@ def _check_needs(judged, source):
         ]
         if missing:
             expected = f"what the metric {label!r} needs"
-            raise invalid(missing[0], expected, None)
+            hint = "`ke.metrics.box_masks` makes masks of boxes." if missing[0] == "masks" else ""
+            raise invalid(missing[0], expected, None, hint)
 
 
 def _class_names(class_names, num_units):
     """Return the function from the index of a unit to its name."""
     if class_names is None:
-        return lambda unit: unit
+        return lambda unit: BACKGROUND if unit < 0 else unit
     class_names = [str(name) for name in class_names]
     if len(class_names) != num_units:
         raise invalid("class_names", f"{num_units} names", len(class_names))
-    return lambda unit: class_names[unit] if unit < num_units else unit
+    if len({ALL, BACKGROUND, *class_names}) < num_units + 2:
+        expected = f"names that differ, other than {ALL!r} and {BACKGROUND!r}"
+        raise invalid("class_names", expected, class_names)
+    return lambda unit: BACKGROUND if unit < 0 else class_names[unit]
 
 
 def _described(value):
@@ -310,12 +341,29 @@ def _described(value):
         return value
     if isinstance(value, np.generic):
         return value.item()
-    return getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
+    name = getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
+    code = getattr(value, "__code__", None)
+    if hasattr(value, "options"):  # Those of a meta method.
+        return [name, _described(value.options)]
+    return name if code is None else [name, code.co_code.hex(), repr(code.co_consts[1:])]
+
+
+def _configuration(layer):
+    """Return how a layer was made, as text."""
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # A layer of one's own may not say.
+        return ""
+    kept = {k: v for k, v in config.items() if k not in ("name", "dtype")}
+    return json.dumps(kept, default=_described)
 
 
 def _fingerprint(model):
-    """Return what tells the weights of a model from others."""
-    digest = hashlib.sha256(model.name.encode())
+    """Return what tells the layers and weights of a model from others; names tell nothing."""
+    digest = hashlib.sha256()
+    for layer in _compat.sublayers(model):
+        if not _compat.sublayers(layer):
+            digest.update(f"{type(layer).__name__} {_configuration(layer)}".encode())
     for weight in model.weights:
         array = np.ascontiguousarray(weight).ravel()
         data = array.view("uint8") if array.size else array

@@ -183,6 +183,7 @@ def meta_method(*, postprocessing=None):
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
+            explain.options = options
             explain.registration = known._replace(
                 method=explain,
                 postprocessing=postprocessing or known.postprocessing,
@@ -272,6 +273,7 @@ def registration(identifier):
     Returns:
         its `Registration`.
     """
+    identifier = getattr(identifier, "shortcut_of", identifier)
     if isinstance(identifier, str):
         if identifier not in _METHODS:
             near = difflib.get_close_matches(identifier, _METHODS, n=1)

@@ -11,6 +11,7 @@ from keras_explainable.metrics._registry import CATEGORIES as CATEGORIES
 from keras_explainable.metrics._registry import explanation_metric as explanation_metric
 from keras_explainable.metrics._registry import names as names
 from keras_explainable.metrics._registry import registration as registration
+from keras_explainable.metrics._scoring import Scores as Scores
 from keras_explainable.metrics._stateful import ExplanationMetric as ExplanationMetric
 from keras_explainable.metrics._stateful import class_of as _class_of
 from keras_explainable.metrics._stateful import get as get
@@ -18,5 +19,16 @@ from keras_explainable.metrics._sweeping import ThresholdSweep as ThresholdSweep
 from keras_explainable.metrics.localization.boxes import box_masks as box_masks
 from keras_explainable.metrics.localization.boxes import extract_boxes as extract_boxes
 
-globals().update({name: _function_of(name) for name in names()})
-globals().update({registration(name).class_name: _class_of(name) for name in names()})
+
+def __dir__():
+    return sorted({*globals(), *names(), *(registration(name).class_name for name in names())})
+
+
+def __getattr__(name):
+    """Find the function and the class of every registered metric."""
+    if name in names():
+        return _function_of(name)
+    for metric in names():
+        if registration(metric).class_name == name:
+            return _class_of(metric)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

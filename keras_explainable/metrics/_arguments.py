@@ -161,7 +161,7 @@ def _masks(masks, length, maps, num_units):
     per_unit = masks.ndim == maps.ndim
     if len(masks) != length or masks.shape[1 : maps.ndim - 1] != positions:
         expected = f"masks {(length, *positions)}, or one per map, of the size of the maps"
-        hint = "Resize the maps to the masks: `ke.explain(..., resizing=masks.shape[1:3])`."
+        hint = "Bring both to one size; `ke.explain(..., resizing=masks.shape[1:3])` resizes maps."
         raise invalid("masks", expected, f"shape {masks.shape}", hint)
     if masks.ndim not in (maps.ndim - 1, maps.ndim):
         expected = f"one mask per sample, or for each of the {maps.shape[-1]} maps"
@@ -200,7 +200,10 @@ def checked_boxes(boxes, sizes, length=None, num_classes=None):
         ValueError: if a box is empty or not inside its image, or a shape or label doesn't fit.
     """
     if not isinstance(boxes, dict) or not {"boxes", "labels"} <= {*boxes}:
-        raise mistyped("boxes", 'a dict of "boxes" and "labels"', boxes)
+        expected = 'a dict of "boxes" (samples, n, 4) and "labels" (samples, n)'
+        if isinstance(boxes, dict):
+            raise invalid("boxes", expected, f"a dict with keys {sorted(map(str, boxes))}")
+        raise mistyped("boxes", expected, boxes)
     corners, labels = _numbers("boxes", boxes["boxes"]), _numbers("boxes", boxes["labels"])
     if corners.ndim != 3 or corners.shape[-1] != 4 or length not in (None, len(corners)):
         expected = f"boxes {('samples' if length is None else length, 'n', 4)}"

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _compat
 from keras_explainable import inspection
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -73,10 +74,14 @@ def exposed_model(model, output=None, inputs=None):
         return model
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
-    build = lambda: inspection.expose(model, (), output, inputs=inputs)  # noqa: E731
-    return _exposed.get(model, (output,), build)
+    # A functional model tells its own shapes.
+    taken = None if _compat.is_functional(model) else inputs
+    shapes = repr(keras.tree.map_structure(np.shape, taken))
+    build = lambda: inspection.expose(model, (), output, inputs=taken)  # noqa: E731
+    return _exposed.get(model, (output, shapes), build)
 
 
+@functools.cache
 def function_of(name):
     """Return the function of a registered metric that takes arrays.
 
@@ -180,11 +185,13 @@ class Computation:
         run = functools.partial(_scores, self.known, self.options, self.exposed, self.explain)
         if self.exposed is None or self.explain is not None or tf.inside_function():
             return run({}, batch)
+        if self.exposed is self._model:
+            return run({}, batch)  # A step would be kept for what it holds.
         strings, arrays = _parted(batch)
         shapes = keras.tree.map_structure(_specification, arrays)
         step = _steps.get(
             self._model,
-            (self._key, strings, [repr(s) for s in keras.tree.flatten(shapes)], sorted(arrays)),
+            (self._key, strings, repr(shapes)),
             # TensorFlow warns of retracing by a function's code, which a partial has none of.
             lambda: tf.function(
                 functools.partial(run, strings), input_signature=[shapes], autograph=False

@@ -49,6 +49,7 @@ class Registration(NamedTuple):
         per_class: whether its values belong to classes, and not to samples.
         raw: whether the maps are those of the method, not filtered and not resized.
         curve_axis: what goes from 0 to 1 along its curve; empty for a metric without one.
+        with_background: whether its values are those of the background and of all classes.
     """
 
     function: Callable
@@ -61,6 +62,7 @@ class Registration(NamedTuple):
     per_class: bool = True
     raw: bool = False
     curve_axis: str = ""
+    with_background: bool = False
 
     @property
     def name(self):
@@ -118,6 +120,7 @@ def explanation_metric(
     per_class=True,
     raw=False,
     curve_axis="",
+    with_background=False,
 ):
     """Register a function as a metric.
 
@@ -131,6 +134,7 @@ def explanation_metric(
         per_class: see `Registration`.
         raw: see `Registration`.
         curve_axis: see `Registration`.
+        with_background: see `Registration`.
 
     Returns:
         a decorator that returns the function as it was.
@@ -148,6 +152,7 @@ def explanation_metric(
             per_class,
             raw,
             curve_axis,
+            with_background,
         )
         return function
 

@@ -116,7 +116,7 @@ def explained_pairs(
             expected = f"one map for each of the {num_units} units without `indices`"
             raise invalid("maps", expected, f"{maps.shape[-1]} per sample")
         present = probabilities > threshold if detections is None else detections
-        present = tf.cast(present, tf.float32)
+        present = tf.cast(tf.cast(present, tf.float32) > 0, tf.float32)
         units = tf.repeat(tf.range(num_units)[None], tf.shape(logits)[0], axis=0)
         chosen = present > 0
     else:
@@ -129,7 +129,7 @@ def explained_pairs(
         present = tf.reduce_max(tf.one_hot(units, num_units), axis=1)
         chosen = tf.ones_like(units, tf.bool)
         if detections is not None:
-            present *= tf.cast(detections, tf.float32)
+            present *= tf.cast(tf.cast(detections, tf.float32) > 0, tf.float32)
             chosen = gather_units(present, units) > 0
     places = tf.cast(tf.where(chosen), tf.int32)
     rows = tf.transpose(maps, (0, maps.shape.rank - 1, *_axes.spatial(maps.shape.rank)))
@@ -251,7 +251,8 @@ def in_chunks(function, num_rows, size, units):
     Args:
         function: from the indices of rows, int32 `(chunk,)`, to float32 `(chunk, units)`.
         num_rows: scalar tensor, number of rows.
-        size: integer, the most rows in a chunk. Chunks differ by one row at most.
+        size: integer, the most rows in a chunk. There are as few chunks as that takes, all of one
+            size but for the last, which may be smaller.
         units: integer or shape, size of what the function returns for a row.
 
     Returns:
@@ -297,6 +298,8 @@ def at_input(masks, image):
     Returns:
         float32 `(rows, *sizes, 1)`.
     """
+    if image.shape.rank == 2:
+        return tf.cast(masks, tf.float32)  # The features of a vector have no other size.
     return filters.resize(masks[..., None], _axes.sizes(image)[1:-1])
 
 
@@ -313,6 +316,8 @@ def filler(image, fill):
     """
     if fill == "zero":
         return tf.zeros_like(image)
+    if image.shape.rank == 2:
+        raise invalid("fill", '"zero" for vectors, which have no positions', repr(fill))
     if fill == "mean":
         axes = _axes.spatial(image.shape.rank)
         return tf.zeros_like(image) + tf.reduce_mean(image, axis=axes, keepdims=True)

@@ -17,6 +17,7 @@ _DPI = 150
 _CELL, _ROW, _LETTER, _MARGIN = 1.28, 0.5, 0.085, 0.15
 _ALL = "all"
 _PANELS = 3
+_WIDE = 6.5  # Inches that take the longer legend.
 # Lines that tell methods apart without their colours, too.
 _STYLES = ("-", "--", "-.", ":")
 
@@ -210,7 +211,9 @@ def _draw_legend(figure, left, size):
     middle = 0.26 / size[1]
     figure.text(left - 0.08 / size[0], middle, "worst", ha="right", va="center", fontsize=8,
                 color=_FAINT)  # fmt: skip
-    text = "best of its column, paler where differences are smaller than intervals"
+    text = "best of its column"
+    if size[0] - left * size[0] > _WIDE:
+        text += ", paler where differences are smaller than intervals"
     figure.text(left + 1.28 / size[0], middle, text, ha="left", va="center",
                 fontsize=8, color=_FAINT)  # fmt: skip
 

@@ -120,8 +120,11 @@ def test_batches_add_up_to_the_data(name):
     if ke.metrics.registration(name).combine is None:
         mean = (values * weights).sum() / weights.sum()
         np.testing.assert_allclose(whole.result(), mean, rtol=1e-4, atol=1e-6)
+    before = whole.result()
     whole.reset_state()
     assert float(whole.result()) == 0
+    whole.update_state(**arguments(name))
+    np.testing.assert_allclose(whole.result(), before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

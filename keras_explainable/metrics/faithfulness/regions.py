@@ -8,6 +8,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._variation import simpson_weights
 from keras_explainable.metrics._scoring import in_chunks
 from keras_explainable.metrics.faithfulness import _perturbing
 from keras_explainable.metrics.faithfulness.curves import curve_metric
@@ -74,32 +75,14 @@ def aupc(
     scores, num_steps = found[:, :-1], tf.cast(found[:, -1], tf.int32)
     before = inputs.pairs.of_units(tf.gather(inputs.logits, inputs.pairs.samples))[:, None]
     curve = tf.math.divide_no_nan(tf.concat([before, scores], axis=1), tf.abs(before))
-    weights = tf.gather(tf.constant(simpson_weights(num_regions)), num_steps)
+    weights = np.zeros((num_regions + 1, num_regions + 1), "float32")
+    for n in range(1, num_regions + 1):
+        weights[n, : n + 1] = simpson_weights(n + 1)
+    weights = tf.gather(tf.constant(weights), num_steps)
     values = tf.reduce_sum(weights * curve, axis=1)
     known = (before[:, 0] != 0) & (num_steps > 0)
     values = values / tf.cast(tf.maximum(num_steps, 1), tf.float32) if normalize else values
     return tf.where(known, values, 0.0), tf.cast(known, tf.float32), curve
-
-
-def simpson_weights(most):
-    """Return weights of points of distance 1 that integrate a parabola through each three of them.
-
-    Args:
-        most: the most intervals.
-
-    Returns:
-        float32 array `(most + 1, most + 1)`: row n has the weights for n intervals. Where n is odd,
-        the last interval goes below the parabola through the last three points.
-    """
-    weights = np.zeros((most + 1, most + 1), "float32")
-    for n in range(1, most + 1):
-        for start in range(0, n - 1, 2):
-            weights[n, start : start + 3] += np.array([1, 4, 1]) / 3
-        if n == 1:
-            weights[n, :2] = 0.5
-        elif n % 2:
-            weights[n, n - 2 : n + 1] += np.array([-1, 8, 5]) / 12
-    return weights
 
 
 class _Walk:

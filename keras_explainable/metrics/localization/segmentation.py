@@ -40,7 +40,11 @@ def share(parts):
 
 def _segmentation_metric(combine, per_class=True):
     return explanation_metric(
-        category="localization", higher_is_better=True, combine=combine, per_class=per_class
+        category="localization",
+        higher_is_better=True,
+        combine=combine,
+        per_class=per_class,
+        with_background=per_class,
     )
 
 

@@ -349,6 +349,28 @@ def test_an_interrupted_evaluation_goes_on_with_bit_equal_results(
     assert [f.name for f in tmp_path.iterdir()] == ["evaluation.npz"]
 
 
+def test_an_interrupt_between_two_metrics_of_a_batch_counts_no_sample_twice(
+    case, tmp_path, monkeypatch
+):
+    from keras_explainable.evaluation._accumulating import Accumulator
+
+    model, x, masks = case
+    given = {"masks": masks, "methods": "cam", "batch_size": 3}
+    whole = evaluated(model, x, **given)
+    add, calls = Accumulator.add, itertools.count(1)
+
+    def add_until(self, *arguments):
+        if next(calls) > 2 * len(METRICS) - 1:
+            raise KeyboardInterrupt
+        add(self, *arguments)
+
+    monkeypatch.setattr(Accumulator, "add", add_until)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(model, x, path=tmp_path / "a.npz", **given)
+    monkeypatch.setattr(Accumulator, "add", add)
+    assert evaluated(model, x, path=tmp_path / "a.npz", **given) == whole
+
+
 def test_the_file_of_another_evaluation_is_refused(case, tmp_path):
     model, x, masks = case
     path = tmp_path / "evaluation.npz"
@@ -364,17 +386,63 @@ def test_the_file_of_another_evaluation_is_refused(case, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"made with another .*{what}"):
             evaluated(model, x, **{**arguments, **changes})
+    changed = x.copy()
+    changed[5, 1, 1, 1] += 0.1
     with pytest.raises(ValueError, match="made with another data"):
-        evaluated(model, x[::-1].copy(), **arguments)
+        evaluated(model, changed, **arguments)
+    for changes in ({"threshold": 0.6}, {"activation": "softmax"}):
+        with pytest.raises(ValueError, match=r"made with another .*options"):
+            evaluated(model, x, **{**arguments, **changes})
     trained = network()
     trained.set_weights([w + 1e-3 for w in model.get_weights()])
     with pytest.raises(ValueError, match="made with another model"):
         evaluated(trained, x, **arguments)
     assert path.read_bytes() == before
-    path.write_text("something else")
-    with pytest.raises(ValueError, match=r"`path`. Expected the file of an evaluation"):
-        evaluated(model, x, **arguments)
-    assert path.read_text() == "something else"
+    rebuilt = network()
+    rebuilt.set_weights(model.get_weights())
+    assert evaluated(rebuilt, x, **arguments) == evaluated(model, x, **arguments)
+    rebuilt.get_layer("second").activation = keras.activations.tanh
+    with pytest.raises(ValueError, match="made with another model"):
+        evaluated(rebuilt, x, **arguments)
+    np.save(tmp_path / "array", x)
+    for content in (b"something else", before[:-40], (tmp_path / "array.npy").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"`path`. Expected the file of an evaluation"):
+            evaluated(model, x, **arguments)
+        assert path.read_bytes() == content
+    for missing in (tmp_path, tmp_path / "none" / "evaluation.npz"):
+        with pytest.raises(ValueError, match=r"`path`. Expected a file in a folder that is there"):
+            evaluated(model, x, **{**arguments, "path": missing})
+
+
+def test_files_tell_methods_and_data_sets_apart(case, tmp_path):
+    model, x, masks = case
+
+    def dataset(x, masks):
+        dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(7, int), masks)).batch(3)
+        return dataset.map(lambda x, y, m: (x, y, {"masks": m}))
+
+    options = {"masks": None, "metrics": ["pointing_game"], "path": tmp_path / "a.npz"}
+    smooth = ke.methods.smooth
+    first = [smooth("gradients", num_samples=2)]
+    evaluated(model, dataset(x, masks), methods=first, **options)
+    evaluated(model, dataset(x, masks), methods=[smooth("gradients", num_samples=2)], **options)
+    with pytest.raises(ValueError, match="made with another methods"):
+        evaluated(model, dataset(x, masks), methods=[smooth("gradients", num_samples=3)], **options)
+    for other in (dataset(x + 1, masks), dataset(x, 1 - masks), dataset(x, masks).take(2)):
+        with pytest.raises(ValueError, match="made with another data"):
+            evaluated(model, other, methods=first, **options)
+    with pytest.raises(ValueError, match="made with another data"):
+        evaluated(model, dataset(x, masks), "argmax", methods=first, **options)
+    filters = [lambda maps: maps, lambda maps: 0 * maps]
+    options["path"] = tmp_path / "b.npz"
+    for function, expected in zip(filters, (None, "made with another methods"), strict=True):
+        methods = {"cam": ("gradients", {"postprocessing": function})}
+        if expected is None:
+            evaluated(model, dataset(x, masks), methods=methods, **options)
+        else:
+            with pytest.raises(ValueError, match=expected):
+                evaluated(model, dataset(x, masks), methods=methods, **options)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +453,7 @@ def test_the_file_of_another_evaluation_is_refused(case, tmp_path):
         ({"methods": 3}, TypeError, "`methods`"),
         ({"metrics": ["average_dorp"]}, ValueError, "Did you mean 'average_drop'"),
         ({"metrics": []}, ValueError, "`metrics`. Expected at least one"),
-        ({"metrics": ["average_drop", "average_drop"]}, ValueError, "a name for each"),
+        ({"metrics": ["average_drop", "average_drop"]}, ValueError, "values that differ in name"),
         ({"masks": None}, ValueError, "`masks`. Expected what the metric 'pointing_game' needs"),
         ({"masks": np.zeros((7, 5, 6, 4))}, ValueError, r"Received: shape \(7, 5, 6, 4\)"),
         ({"masks": np.zeros((7, 6, 6, 3))}, ValueError, r"Received: shape \(7, 6, 6, 3\)"),
@@ -400,6 +468,23 @@ def test_the_file_of_another_evaluation_is_refused(case, tmp_path):
         ({"model": "model"}, TypeError, "`model`. Expected a `keras.Model`"),
         ({"x": tf.data.Dataset.range(3), "y": np.zeros(3)}, TypeError, "`x`"),
         ({"x": 3}, TypeError, "`x`"),
+        ({"x": (a for a in [IMAGES])}, TypeError, "`x`. Expected data that can be gone through ag"),
+        ({"x": tf.data.Dataset.from_tensors(IMAGES).repeat()}, ValueError, "repeats for ever"),
+        ({"x": np.where(IMAGES > 0.99, np.nan, IMAGES)}, ValueError, "`x`.*finite"),
+        ({"y": np.full((7, 4), 0.5)}, ValueError, "`y`.*0 and 1 for each unit.*Received: values f"),
+        ({"methods": ["cam", "cam"]}, ValueError, "`methods`. Expected values that differ"),
+        ({"methods": {"a\nb": "cam"}}, ValueError, "labels in one line"),
+        ({"methods": {"a": ("cam", {"resizing": 3})}}, ValueError, "no `resizing`"),
+        (
+            {"class_names": ["a", "b", "all", "c"]},
+            ValueError,
+            "names that differ, other than 'all'",
+        ),
+        (
+            {"masks": None, "metrics": ["mask_iou"]},
+            ValueError,
+            "`ke.metrics.box_masks` makes masks",
+        ),
     ],
 )
 def test_bad_input_is_named_before_any_pass(case, changes, error, message, monkeypatch):
@@ -422,6 +507,159 @@ def test_the_second_evaluation_of_a_model_leaves_nothing_behind(case):
     keras.backend.clear_session()
     gc.collect()
     assert kept() is None
+
+
+def test_maps_that_cannot_be_judged_are_refused(case):
+    model, x, masks = case
+
+    def broken(model, inputs, indices=None):
+        logits, maps = ke.methods.get("cam")(model, inputs, indices)
+        return logits, tf.where(maps > tf.reduce_max(maps), maps, np.nan)
+
+    with pytest.raises(ValueError, match="finite maps of these inputs, as broken hasn't"):
+        evaluated(model, x, masks=masks, methods=broken)
+    signed = {"a": ("input_x_gradient", {"postprocessing": None})}
+    with pytest.raises(
+        ValueError, match=r"maps from 0 to 1 for average_drop.*Received: -.*input_x"
+    ):
+        evaluated(model, 20 * x, masks=masks, methods=signed)
+    evaluated(model, 20 * x, masks=masks, methods=signed, metrics=["pointing_game"])
+
+
+def test_what_is_not_explained_is_not_looked_at(case):
+    """The maximum over maps is that over explained ones, and others may be anything."""
+    model, x, masks = case
+    labels = np.asarray([0, 1, 2, 3, 0, 1, 2])
+
+    def broken(model, inputs, indices=None):
+        logits, maps = ke.methods.get("cam")(model, inputs, indices)
+        one = tf.one_hot(labels, 4)[:, None, None]
+        return logits, maps if indices is not None else tf.where(one > 0, maps, np.nan)
+
+    methods = {"own": (broken, {"postprocessing": "positive_normalize"})}
+    metrics = {"all": ke.metrics.MaskError(protocol="agnostic"), "sparseness": "sparseness"}
+    options = {"methods": methods, "metrics": metrics, "masks": masks[..., 0]}
+    hot = evaluated(model, x, np.eye(4)[labels], **options)
+    plain = evaluated(model, x, labels, **options)
+    for label in metrics:
+        np.testing.assert_allclose(hot.value("own", label), plain.value("own", label), rtol=1e-5)
+
+
+def test_numbers_of_boxes_take_few_traces(case):
+    model, x, _ = case
+    traces = []
+
+    def method(model, inputs, indices=None):
+        traces.append(inputs)
+        return ke.methods.get("cam")(model, inputs, indices)
+
+    def batches():
+        for count in (1, 2, 3, 4, 3):
+            corners = np.tile([[1.0, 1, 4, 5]], (7, count, 1)).astype("float32")
+            boxes = {"boxes": corners, "labels": np.zeros((7, count), "int32")}
+            yield x, np.zeros(7, "int32"), {"boxes": boxes}
+
+    specification = (
+        tf.TensorSpec(x.shape),
+        tf.TensorSpec((7,), tf.int32),
+        {
+            "boxes": {
+                "boxes": tf.TensorSpec((7, None, 4)),
+                "labels": tf.TensorSpec((7, None), "int32"),
+            }
+        },
+    )
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=specification)
+    metrics = ["localization_error"]
+    table = ke.evaluate(model, dataset, methods=method, metrics=metrics, **QUIET)
+    assert len(traces) == 3  # Of 1, 2 and 4.
+    assert table.select("method", "localization_error", "all")[0].count == 35
+
+
+def test_a_model_without_activation_of_two_units_is_no_softmax():
+    model = network(activation=None, units=2)
+    masks = np.ones((7, 6, 6, 2), "uint8")
+    table = evaluated(model, IMAGES, masks=masks, methods="cam", activation="linear", threshold=-99)
+    assert table.select("cam", "average_drop", "all")[0].count == 14
+
+
+def test_segmentations_have_a_background(case):
+    model, x, _ = case
+    labels = np.random.default_rng(3).integers(0, 5, (7, 6, 6))
+    metrics = {"iou": ke.metrics.SegmentationIou(average="macro"), "f1": "segmentation_f1"}
+    metrics["accuracy"] = "segmentation_accuracy"
+    table = ke.evaluate(
+        model, x, methods="cam", metrics=metrics, labels=labels, class_names="abcd", **QUIET
+    )
+    logits, maps = ke.cam(model, x, verbose=0)
+    # Classes that aren't detected are not predicted.
+    given = {"maps": maps, "labels": labels, "detections": (logits > 0).astype("float32")}
+    for label, metric in metrics.items():
+        metric = ke.metrics.get(metric)
+        metric.reset_state()
+        metric.update_state(**given)
+        np.testing.assert_allclose(table.value("cam", label), metric.result(), rtol=1e-5)
+    found = [row.unit for row in table.select(metric="iou")]
+    assert found == ["all", "background", *"abcd"]
+    per_class = ke.metrics.SegmentationIou(average=None)
+    per_class.update_state(**given)
+    values = [row.value for row in table.select(metric="iou")][1:]
+    np.testing.assert_allclose(values, per_class.result(), rtol=1e-5)
+    with pytest.raises(ValueError, match="`y`.*as 'iou' takes a map of each.*indices of units"):
+        ke.evaluate(model, x, "argmax", methods="cam", metrics=metrics, labels=labels, **QUIET)
+
+
+def test_labels_of_one_unit_and_of_two(case):
+    _, x, masks = case
+    single, labels = network(units=1), np.asarray([1, 0, 1, 0, 0, 1, 1])
+    for y in (labels, labels[:, None], labels.astype(bool), labels.astype("float32")):
+        table = evaluated(single, x, y, masks=masks[..., :1], methods="cam")
+        assert table.select("cam", "average_drop", "all")[0].count == 4
+    table = evaluated(single, x, 0, masks=masks[..., :1], methods="cam")
+    assert table.select("cam", "average_drop", "all")[0].count == 7
+    double = network(units=2)
+    with pytest.raises(ValueError, match="`y`.*may be indices or labels"):
+        evaluated(double, x, [[0, 1]] * 7, masks=masks[..., :2], methods="cam")
+    hot = evaluated(double, x, np.eye(2)[labels], masks=masks[..., :2], methods="cam")
+    plain = evaluated(double, x, labels, masks=masks[..., :2], methods="cam")
+    assert hot.rows == plain.rows
+
+
+def test_nothing_measured_is_warned_of(case):
+    model, x, masks = case
+    with pytest.warns(UserWarning, match="Nothing was measured by average_drop, f1_plus: no unit"):
+        table = ke.evaluate(
+            model, x, methods="cam", metrics=["average_drop", "f1_plus"], threshold=1.0, **QUIET
+        )
+    assert np.isnan(table.value("cam", "average_drop"))
+    with pytest.warns(UserWarning, match="Nothing was measured by pointing_game"):
+        evaluated(model, x, masks=0 * masks, methods="cam")
+
+
+def test_shortcuts_are_methods(case):
+    model, x, masks = case
+    table = evaluated(model, x, masks=masks, methods=[ke.cam, "gradients"])
+    assert table.rows == evaluated(model, x, masks=masks).rows
+
+
+def test_vectors_are_evaluated():
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(3, activation="sigmoid")(inputs))
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+    metrics = ["average_drop", "sparseness", ke.metrics.Deletion(num_steps=5)]
+    table = ke.evaluate(
+        model, x, [0, 1, 2, 0], methods="input_x_gradient", metrics=metrics, **QUIET
+    )
+    _, maps = ke.input_x_gradient(model, x, [0, 1, 2, 0], verbose=0)
+    masked = model.predict(x * maps[..., 0], verbose=0)
+    before = model.predict(x, verbose=0)
+    units = np.asarray([0, 1, 2, 0])[:, None]
+    before, masked = (np.take_along_axis(p, units, 1) for p in (before, masked))
+    expected = np.maximum(before - masked, 0) / before
+    value = table.value("input_x_gradient", "average_drop")
+    np.testing.assert_allclose(value, expected.mean(), atol=1e-5)
+    with pytest.raises(ValueError, match='`fill`. Expected "zero" for vectors'):
+        ke.metrics.average_drop(model, x, maps, units, fill="mean")
 
 
 def test_curves_are_means_over_pairs():
@@ -456,5 +694,7 @@ def test_time_is_not_spent_on_tracing_again(case):
         traces.append(time.monotonic())
         return ke.methods.get("cam")(model, inputs, indices)
 
-    evaluated(model, x, "argmax", masks=masks, methods=[method], batch_size=3)
+    methods = {"own": (method, {"postprocessing": "positive_normalize"})}
+    for _ in range(2):
+        evaluated(model, x, "argmax", masks=masks, methods=methods, batch_size=3)
     assert len(traces) == 1

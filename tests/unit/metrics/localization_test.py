@@ -647,7 +647,7 @@ def test_wrong_arguments_are_refused(name, arguments, options, received):
 
 
 def test_boxes_that_are_no_dict_are_refused():
-    with pytest.raises(TypeError, match='a dict of "boxes" and "labels"'):
+    with pytest.raises(TypeError, match='a dict of "boxes" .samples, n, 4. and "labels"'):
         ke.metrics.localization_error(MAPS, BOXES["boxes"])
     with pytest.raises(ValueError, match="Received: -1 to 2"):
         ke.metrics.box_masks(BOXES, (6, 7), 2)

@@ -191,6 +191,37 @@ def test_pairs_are_those_given(case):
     np.testing.assert_allclose(values, expected[np.arange(5), best], atol=1e-5)
 
 
+def test_detections_are_there_or_not(case):
+    model, x, maps = case
+    whole = np.asarray([[1, 1, 0, 1]] * 5, "float32")
+    expected = ke.metrics.average_drop_of_others(model, x, maps, detections=whole)
+    assert expected.max() > 0
+    for given in (0.3 * whole, whole.astype(bool)):
+        values = ke.metrics.average_drop_of_others(model, x, maps, detections=given)
+        np.testing.assert_array_equal(values, expected)
+    units = np.tile([0, 1, 3, 3], (5, 1))
+    chosen = ke.metrics.average_drop_of_others(model, x, maps[..., [0, 1, 3, 3]], units)
+    np.testing.assert_allclose(chosen.reshape(5, 4)[:, :3].ravel(), expected, atol=1e-6)
+    both = ke.metrics.average_drop_of_others(
+        model, x, maps[..., [0, 1, 3]], units[:, :3], detections=np.asarray([[1, 0, 1, 1]] * 5)
+    )
+    without = ke.metrics.average_drop_of_others(
+        model, x, maps, detections=np.asarray([[1, 0, 0, 1]] * 5)
+    )
+    np.testing.assert_allclose(both, without, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["f1_plus", "f1_minus", "average_retention_of_others"])
+def test_others_may_be_left_out(name):
+    model = linear_model(bias=(0.0, -9.0))
+    x = np.ones((2, 2, 2, 2), "float32")
+    x[1, ..., 1] = 9
+    maps = np.full((2, 2, 2, 2), 0.5, "float32")
+    compute = getattr(ke.metrics, name)
+    assert len(compute(model, x, maps)) == 3
+    assert len(compute(model, x, maps, others="skip")) == 2
+
+
 def test_logits_given_are_not_predicted_again(case):
     model, x, maps = case
     logits = np.tile([[9.0, -9.0, -9.0, -9.0]], (5, 1))
@@ -202,9 +233,14 @@ def test_logits_given_are_not_predicted_again(case):
 def test_the_activation_of_a_model_that_ends_in_logits_is_told(case, activation):
     _, x, maps = case
     model, reference = conv_model(activation=None), conv_model(activation=activation or "sigmoid")
-    values = ke.metrics.average_drop(model, x, maps, [[0]] * 5, activation=activation)
-    expected = ke.metrics.average_drop(reference, x, maps, [[0]] * 5)
-    np.testing.assert_allclose(values, expected, atol=1e-6)
+    reference.set_weights(model.get_weights())
+    everything = np.ones((5, 4))
+    for name in ("average_drop", "average_retention"):
+        compute = getattr(ke.metrics, name)
+        values = compute(model, x, maps, detections=everything, activation=activation)
+        expected = compute(reference, x, maps, detections=everything)
+        assert expected.max() > 0.01
+        np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
 def test_maps_of_another_size_are_resized_to_the_input(case):
