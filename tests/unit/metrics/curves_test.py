@@ -317,9 +317,8 @@ def test_road_predicts_imputed_images(order, model):
 @pytest.mark.parametrize("n", range(1, 8))
 def test_weights_are_those_of_simpson(n):
     points = np.random.default_rng(n).normal(size=n + 1)
-    assert simpson_weights(n + 1) @ points == pytest.approx(
-        scipy.integrate.simpson(points), abs=1e-5
-    )
+    expected = scipy.integrate.simpson(points)
+    assert simpson_weights(n + 1) @ points == pytest.approx(expected, abs=1e-5)
 
 
 def _aupc(model, image, values, unit, noise, low, high, seed=3, window=2, num=6, copies=4):
