@@ -22,14 +22,28 @@ _TOLERANCE = 1e-4
 _steps = Kept(16)
 
 
-def step_for(method, model, judged, inputs=None, **arguments):
-    """Return the `Step` of earlier calls with the same arguments, or a new one."""
+def step_for(method, model, judged, inputs=None, output=None, **arguments):
+    """Return the `Step` of earlier calls with the same arguments, or a new one.
+
+    Args:
+        method: as for `Step`.
+        model: as for `Step`.
+        judged: as for `Step`.
+        inputs: as for `Step`.
+        output: as for `Step`; of a target, steps are kept by its kind, whatever its data.
+        **arguments: those of `Step`.
+    """
+    target = output if isinstance(output, inspection.Target) else None
+    built = output if target is None else target.template()
     metrics = {label: [m.registration.name, m.options] for label, m in judged.items()}
-    return _steps.get(
+    shapes = repr(keras.tree.map_structure(np.shape, inputs))
+    step = _steps.get(
         model,
-        (method, list(metrics.items()), arguments, keras.tree.map_structure(np.shape, inputs)),
-        lambda: Step(method, model, judged, inputs=inputs, **arguments),
+        (method, list(metrics.items()), built, arguments, shapes),
+        lambda: Step(method, model, judged, inputs=inputs, output=built, **arguments),
     )
+    step.target = target
+    return step
 
 
 class Listening:
@@ -88,7 +102,7 @@ class Step(engine.Explainer):
         self.judged_raw, self.judged_outside = {}, {}
         for label, (known, metric_options) in judged.items():
             self._group(known)[label] = known, metric_options
-        self.explain_again = functools.partial(engine.explain, method, verbose=0, **arguments)
+        self.explaining = functools.partial(engine.explain, method, verbose=0, **arguments)
         self.threshold = threshold
         self.probability = probability(self.judge, activation)
         self.is_exclusive = _is_exclusive(self.probability, self.num_units)
@@ -164,7 +178,9 @@ class Step(engine.Explainer):
         outputs = keras.tree.map_structure(lambda array: array[valid], outputs)
         self._check_maps(outputs)
         if self.judged_outside:
-            explain = Explanations(self.explain_again, model, self.judge)
+            given = {} if self.target is None else {"output": self.target}
+            explain = functools.partial(self.explaining, **given)
+            explain = Explanations(explain, model, self.judge)
             inputs = feeding.accepted(self.judge, batch["inputs"])
             maps, logits = outputs["maps"], outputs["logits"]
             arguments = {"x": inputs, "maps": maps, "logits": logits, **batch["beside"]}

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _compat
+from keras_explainable import inspection
 from keras_explainable import methods as methods_module
 from keras_explainable import metrics as metrics_module
 from keras_explainable._checks import invalid
@@ -337,6 +338,8 @@ def _described(value):
         return [_described(v) for v in value]
     if isinstance(value, np.ndarray | tf.Tensor):
         return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if isinstance(value, inspection.Target):
+        return [_described(part) for part in (value.kind, value.data, value.inner)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, np.generic):

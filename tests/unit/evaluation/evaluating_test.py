@@ -656,6 +656,24 @@ def test_vectors_are_evaluated():
         ke.metrics.average_drop(model, x, maps, units, fill="mean")
 
 
+def test_targets_of_the_same_kind_keep_their_data(tmp_path):
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(inputs))
+    masks = np.random.default_rng(0).uniform(size=(2, 7, 6, 6)) > 0.5
+    options = {"methods": "input_x_gradient", "metrics": ["sparseness", "random_logit"], **QUIET}
+    for mask in masks:
+        output = ke.targets.segment(mask)
+        table = ke.evaluate(model, IMAGES, 1, output=output, batch_size=7, **options)
+        _, maps = ke.input_x_gradient(model, IMAGES, 1, output=output, verbose=0)
+        expected = ke.metrics.sparseness(maps).mean()
+        value = table.value("input_x_gradient", "sparseness")
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    kept = {**options, "batch_size": 7, "path": tmp_path / "a.npz"}
+    ke.evaluate(model, IMAGES, 1, output=ke.targets.segment(masks[0]), **kept)
+    with pytest.raises(ValueError, match=r"made with another .*options"):
+        ke.evaluate(model, IMAGES, 1, output=ke.targets.segment(masks[1]), **kept)
+
+
 def test_curves_are_means_over_pairs():
     from keras_explainable.evaluation._accumulating import Accumulator
 
