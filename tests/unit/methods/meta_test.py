@@ -344,14 +344,6 @@ def test_total_variation_over_scales_is_that_of_scipy(size):
     np.testing.assert_allclose(area_under_total_variation(maps), [[expected]], rtol=1e-4)
 
 
-def test_curves_are_integrated_by_simpson():
-    from keras_explainable._variation import _simpson
-
-    for points in (3, 4, 5, 6, 7, 8):
-        x = np.arange(points)
-        assert np.isclose(_simpson(points) @ x**2, (points - 1) ** 3 / 3)
-
-
 # Test-time augmentation
 
 
