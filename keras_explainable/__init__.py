@@ -19,8 +19,11 @@ from keras_explainable import evaluation as evaluation
 from keras_explainable import features as features
 from keras_explainable import filters as filters
 from keras_explainable import inspection as inspection
+from keras_explainable import layers as layers
+from keras_explainable import losses as losses
 from keras_explainable import methods as methods
 from keras_explainable import metrics as metrics
+from keras_explainable import regularizers as regularizers
 from keras_explainable import targets as targets
 from keras_explainable import visualization as visualization
 from keras_explainable._version import __version__ as __version__

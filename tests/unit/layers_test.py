@@ -1,0 +1,207 @@
+"""Layers of kernel usage, against NumPy, and in the places that plain layers have."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_explainable as ke
+
+UNITS = 4
+OPTIONS = [{}, {"alpha": 1.0}, {"temperature": 0.3}, {"absolute": True, "alpha": 2.0}]
+
+
+def oracle(kernel, alpha=None, temperature=1.0, absolute=False):
+    """Return the effective kernel, row by row."""
+    rows = kernel.reshape(-1, kernel.shape[-1]).astype("float64")
+    used = []
+    for row in rows:
+        compared = np.abs(row) if absolute else row
+        shares = np.exp((compared - compared.max()) / temperature)
+        used.append(row * shares / shares.sum())
+    alpha = kernel.shape[-1] if alpha is None else alpha
+    return alpha * np.stack(used).reshape(kernel.shape)
+
+
+def dense(**options):
+    layer = ke.layers.KernelUsageDense(UNITS, **options)
+    layer.build((None, 6))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(0, 1, w.shape) for w in layer.weights])
+    return layer
+
+
+def classifier(head, policy=None):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, activation="relu", name="features", dtype=policy)(inputs)
+    x = layers.GlobalAveragePooling2D(dtype=policy)(x)
+    return keras.Model(inputs, head(x))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_dense_layer_multiplies_by_the_effective_kernel(options):
+    layer = dense(**options, activation="sigmoid")
+    x = np.random.default_rng(1).normal(size=(3, 6))
+    kernel, bias = layer.get_weights()
+    used = oracle(kernel, **options)
+    np.testing.assert_allclose(layer.effective_kernel, used, rtol=1e-5, atol=1e-6)
+    expected = 1 / (1 + np.exp(-(x @ used + bias)))
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_convolution_takes_the_effective_kernel(options, size):
+    layer = ke.layers.KernelUsageConv2D(UNITS, size, 1, "same", **options)
+    plain = layers.Conv2D(UNITS, size, padding="same")
+    x = np.random.default_rng(1).normal(size=(2, 5, 5, 3)).astype("float32")
+    layer(x), plain(x)
+    kernel, bias = (np.random.default_rng(2).normal(size=w.shape) for w in layer.weights)
+    layer.set_weights([kernel, bias])
+    plain.set_weights([oracle(kernel, **options), bias])
+    np.testing.assert_allclose(layer.effective_kernel, plain.kernel, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_gradients_go_through_both_factors(options):
+    layer = dense(**options, use_bias=False)
+    x = np.random.default_rng(1).normal(size=(3, 6))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(layer(x)))
+    found = tape.gradient(loss, layer.trainable_variables[0]).numpy()
+    kernel, step = layer.get_weights()[0].astype("float64"), 1e-5
+    for place in ((0, 0), (2, 1), (5, 3)):
+        ends = []
+        for sign in (1, -1):
+            moved = kernel.copy()
+            moved[place] += sign * step
+            ends.append(np.square(x @ oracle(moved, **options)).sum())
+        expected = (ends[0] - ends[1]) / (2 * step)
+        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_default_keeps_the_scale_of_a_new_kernel():
+    keras.utils.set_random_seed(0)
+    layer = ke.layers.KernelUsageDense(20)
+    layer.build((None, 512))
+    ratio = np.linalg.norm(layer.effective_kernel) / np.linalg.norm(layer.kernel)
+    assert ratio == pytest.approx(1, abs=0.1)
+    published = ke.layers.KernelUsageDense.from_config({**layer.get_config(), "alpha": 1.0})
+    published.build((None, 512))
+    published.set_weights(layer.get_weights())
+    ratio = np.linalg.norm(published.effective_kernel) / np.linalg.norm(layer.kernel)
+    assert ratio == pytest.approx(1 / 20, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_models_are_saved_cloned_and_loaded(kind, tmp_path):
+    head = {
+        "dense": lambda: ke.layers.KernelUsageDense(
+            UNITS, "sigmoid", temperature=0.5, kernel_regularizer="l2", name="head"
+        ),
+        "convolution": lambda: ke.layers.KernelUsageConv2D(
+            UNITS, 1, absolute=True, alpha=3.0, use_bias=False, name="head"
+        ),
+    }[kind]()
+    if kind == "dense":
+        model = classifier(head)
+    else:
+        inputs = keras.Input((6, 6, 3))
+        x = layers.Conv2D(5, 3, activation="relu")(inputs)
+        model = keras.Model(inputs, layers.GlobalAveragePooling2D()(head(x)))
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype("float32")
+    expected = model(x).numpy()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    cloned = keras.models.clone_model(model)
+    cloned.set_weights(model.get_weights())
+    for other in (loaded, cloned):
+        assert other.get_layer("head").get_config() == model.get_layer("head").get_config()
+        np.testing.assert_allclose(other(x), expected, rtol=1e-6)
+        np.testing.assert_allclose(sum(other.losses), sum(model.losses))
+
+
+@pytest.mark.parametrize("method", ["cam", "minmaxcam", "gradcam", "lrp"])
+def test_methods_read_the_effective_kernel(method):
+    model = classifier(ke.layers.KernelUsageDense(UNITS, "sigmoid", temperature=0.2, name="head"))
+    head = model.get_layer("head")
+    plain = classifier(layers.Dense(UNITS, "sigmoid"))
+    kernel, bias = head.get_weights()
+    plain.set_weights([*model.get_weights()[:2], oracle(kernel, temperature=0.2), bias])
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype("float32")
+    found = ke.explain(method, model, x, postprocessing=None)
+    expected = ke.explain(method, plain, x, postprocessing=None)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def fit(head, run_eagerly=False, jit_compile=False, policy=None, strategy=None):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 6, 6, 3)).astype("float32")
+    y = (rng.uniform(size=(32, UNITS)) > 0.5).astype("float32")
+    with (strategy or tf.distribute.get_strategy()).scope():
+        keras.utils.set_random_seed(5)
+        model = classifier(head(), policy)
+        options = {"run_eagerly": run_eagerly, "jit_compile": jit_compile}
+        model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", **options)
+    fitted = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    return np.asarray(fitted.history["loss"])
+
+
+@pytest.mark.parametrize("mode", ["eager", "xla", "mixed_float16", "replicas"])
+def test_fitting_is_the_same_in_every_mode(mode):
+    def head():
+        policy = mode if mode == "mixed_float16" else None
+        penalty = ke.regularizers.KernelUsage(0.01)
+        return ke.layers.KernelUsageDense(
+            UNITS, "sigmoid", kernel_regularizer=penalty, dtype=policy
+        )
+
+    def reference():
+        return ke.layers.KernelUsageDense(
+            UNITS, "sigmoid", kernel_regularizer=ke.regularizers.KernelUsage(0.01)
+        )
+
+    options = {
+        "eager": {"run_eagerly": True},
+        "xla": {"jit_compile": True},
+        "mixed_float16": {"policy": "mixed_float16"},
+        "replicas": {"strategy": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])},
+    }[mode]
+    tolerance = 5e-3 if mode == "mixed_float16" else 1e-4
+    np.testing.assert_allclose(fit(head, **options), fit(reference), rtol=tolerance)
+
+
+def test_a_trained_layer_is_converted_on_request():
+    plain = layers.Dense(UNITS, "sigmoid", name="head")
+    plain.build((None, 6))
+    made = ke.layers.KernelUsageDense.from_trained(plain, temperature=0.5)
+    assert made.get_config()["activation"] == "sigmoid"
+    assert made.temperature == 0.5
+    for one, other in zip(made.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    convolution = layers.Conv2D(UNITS, 1)
+    convolution.build((None, 5, 5, 3))
+    made = ke.layers.KernelUsageConv2D.from_trained(convolution)
+    np.testing.assert_array_equal(made.kernel, convolution.kernel)
+    with pytest.raises(TypeError, match=r"`layer`. Expected a `keras.layers.Dense`"):
+        ke.layers.KernelUsageDense.from_trained(convolution)
+    with pytest.raises(ValueError, match="`layer`. Expected a layer that is built"):
+        ke.layers.KernelUsageDense.from_trained(layers.Dense(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alpha": "many"}, ValueError, "`alpha`.*Received: 'many'"),
+        ({"temperature": 0}, ValueError, "`temperature`.*Received: 0"),
+        ({"absolute": 1}, TypeError, "`absolute`.*Received: 1"),
+    ],
+)
+def test_bad_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        ke.layers.KernelUsageDense(3, **options)
+    with pytest.raises(error, match=message):
+        ke.layers.KernelUsageConv2D(3, 1, **options)
