@@ -14,6 +14,7 @@ DOCUMENTS = (
     "docs/metrics.md",
     "docs/models.md",
     "docs/targets.md",
+    "docs/training.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What a line prints stands beside it, `print(x)  # expected`, or below its block of code.
