@@ -170,6 +170,10 @@ def test_fitting_is_the_same_in_every_mode(mode):
         "mixed_float16": {"policy": "mixed_float16"},
         "replicas": {"strategy": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])},
     }[mode]
+    if mode == "replicas":
+        curves = [fit(lambda: layers.Dense(UNITS, "sigmoid"), **o) for o in (options, {})]
+        if not np.allclose(*curves, rtol=1e-4):
+            pytest.skip("this version of Keras reports another loss on replicas for any head")
     tolerance = 5e-3 if mode == "mixed_float16" else 1e-4
     np.testing.assert_allclose(fit(head, **options), fit(reference), rtol=tolerance)
 
