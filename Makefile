@@ -43,7 +43,7 @@ floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions suppor
 	$(FLOOR)/bin/python -m pytest $(WORKERS) -m "not slow" -W default $(ARGS)
 
 study: $(VENV)/demo.stamp  ## Compare methods by metrics that mask inputs; fills docs/faithfulness.md.
-	$(VENV)/bin/python -m benchmarks.faithfulness $(ARGS)
+	$(VENV)/bin/python benchmarks/faithfulness.py $(ARGS)
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR)

@@ -1,6 +1,6 @@
 """Compare methods by the metrics that mask inputs, on photographs and on scenes of digits.
 
-Usage: `make study` (or `python -m benchmarks.faithfulness`) measures, prints Markdown tables,
+Usage: `make study` (or `python benchmarks/faithfulness.py`) measures, prints Markdown tables,
 writes them into `docs/faithfulness.md` between the markers there, and draws
 `docs/images/faithfulness.png`. On two processor cores it takes two minutes. Photographs and
 the trained network are those of the folder `../shared/data` beside the project; without it the
@@ -19,6 +19,7 @@ means over explained pairs, in percent, with 95 % intervals of 1,000 resamples o
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def photographs(every=1):
     """
     import numpy as np
 
+    sys.path.insert(0, str(ROOT))
     from tests.real import photographs as real
 
     _, listed = real.voc()

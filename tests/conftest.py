@@ -1,5 +1,6 @@
 """What all tests share: two logical devices, fixed seeds, and the data beside the project."""
 
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -13,6 +14,15 @@ tf.config.set_logical_device_configuration(
 )
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def script(name):
+    """Import a script of `benchmarks` by its path, as other packages may have that name."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """The sanity check that `docs/sanity.md` documents: its tables, its arithmetic, its findings."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -11,20 +10,13 @@ from matplotlib import pyplot as plt
 
 import keras_explainable as ke
 from keras_explainable import demo
+from tests.conftest import script
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "sanity.py"
 PAGE = (ROOT / "docs" / "sanity.md").read_text("utf-8")
 
 
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-sanity = _load(SCRIPT)
+sanity = script("sanity")
 
 
 def _table(title, text=PAGE):

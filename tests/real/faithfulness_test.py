@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faithfulness
+from tests.conftest import script
 
+faithfulness = script("faithfulness")
 PAGE = (Path(__file__).parents[2] / "docs" / "faithfulness.md").read_text("utf-8")
 CELL = re.compile(r"([\d.]+) \(([\d.]+) – ([\d.]+)\)")
 
