@@ -1,5 +1,6 @@
 """Evaluate methods on data by metrics."""
 
+import functools
 import hashlib
 import json
 import warnings
@@ -26,8 +27,6 @@ from keras_explainable.evaluation.table import Evaluation
 from keras_explainable.evaluation.table import Row
 
 BACKGROUND = "background"
-# Weights are told apart by this many of their bytes at either end, and by their sums.
-_HASHED = 4096
 
 
 def evaluate(
@@ -345,10 +344,21 @@ def _described(value):
     if isinstance(value, np.generic):
         return value.item()
     name = getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
-    code = getattr(value, "__code__", None)
+    if isinstance(value, functools.partial):
+        return _described([value.func, value.args, value.keywords])
     if hasattr(value, "options"):  # Those of a meta method.
         return [name, _described(value.options)]
-    return name if code is None else [name, code.co_code.hex(), repr(code.co_consts[1:])]
+    if not hasattr(value, "__code__"):
+        return name
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    held = [getattr(v, "__qualname__", None) if callable(v) else _described(v) for v in held]
+    return [name, _code(value.__code__), held, _described(value.__defaults__)]
+
+
+def _code(code):
+    """Return what a function does, the functions inside it included."""
+    constants = [_code(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
+    return [code.co_code.hex(), constants, list(code.co_names)]
 
 
 def _configuration(layer):
@@ -368,8 +378,6 @@ def _fingerprint(model):
         if not _compat.sublayers(layer):
             digest.update(f"{type(layer).__name__} {_configuration(layer)}".encode())
     for weight in model.weights:
-        array = np.ascontiguousarray(weight).ravel()
-        data = array.view("uint8") if array.size else array
-        digest.update(f"{weight.shape} {float(array.astype('float64').sum())}".encode())
-        digest.update(data[:_HASHED].tobytes() + data[-_HASHED:].tobytes())
+        digest.update(f"{weight.shape} {weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()

@@ -183,7 +183,8 @@ def meta_method(*, postprocessing=None):
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
-            explain.options = options
+            # With those of the method inside, which may be another meta method's.
+            explain.options = {**options, "method": getattr(method, "options", None)}
             explain.registration = known._replace(
                 method=explain,
                 postprocessing=postprocessing or known.postprocessing,

@@ -67,7 +67,7 @@ def data():
     }
 
 
-def arguments(name, rows=slice(None), **changes):
+def arguments(name, rows=..., **changes):
     """Return what a metric is computed from, for some samples."""
     needed = [parameter.name for parameter in ke.metrics.registration(name).arguments]
     given = {n: v for n, v in data().items() if n in needed}
@@ -75,7 +75,7 @@ def arguments(name, rows=slice(None), **changes):
     return given | keras.tree.map_structure(lambda a: a[rows], arrays)
 
 
-def of(name, rows=slice(None), **options):
+def of(name, rows=..., **options):
     options = {**OPTIONS.get(name, {}), **options}
     return getattr(ke.metrics, name)(**arguments(name, rows), return_weights=True, **options)
 

@@ -656,6 +656,31 @@ def test_vectors_are_evaluated():
         ke.metrics.average_drop(model, x, maps, units, fill="mean")
 
 
+def scaled_by(factor):
+    return lambda maps: factor * maps
+
+
+SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda m: tf.sin(m), lambda m: tf.cos(m)),
+        (lambda m: 2 * m, lambda m: 3 * m),
+        (scaled_by(2), scaled_by(3)),
+        (functools.partial(np.clip, a_min=0), functools.partial(np.clip, a_min=1)),
+        (SMOOTH(ke.methods.tta("cam", scales=1)), SMOOTH(ke.methods.tta("cam", scales=2))),
+    ],
+    ids=["names", "constants", "closures", "partials", "meta methods inside"],
+)
+def test_functions_are_told_apart_by_what_they_do(one, other):
+    from keras_explainable.evaluation.evaluating import _described
+
+    assert json.dumps(_described(one)) == json.dumps(_described(one))
+    assert _described(one) != _described(other)
+
+
 def test_targets_of_the_same_kind_keep_their_data(tmp_path):
     inputs = keras.Input((6, 6, 3))
     model = keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(inputs))
