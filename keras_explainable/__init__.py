@@ -28,6 +28,7 @@ from keras_explainable import targets as targets
 from keras_explainable import visualization as visualization
 from keras_explainable._version import __version__ as __version__
 from keras_explainable.engine import Explainer as Explainer
+from keras_explainable.engine import Store as Store
 from keras_explainable.engine import explain as explain
 from keras_explainable.evaluation import Evaluation as Evaluation
 from keras_explainable.evaluation import evaluate as evaluate

@@ -3,3 +3,4 @@
 from keras_explainable.engine.explaining import Explainer as Explainer
 from keras_explainable.engine.explaining import explain as explain
 from keras_explainable.engine.explaining import shortcut as shortcut
+from keras_explainable.engine.storing import Store as Store

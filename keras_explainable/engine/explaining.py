@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -13,8 +14,18 @@ from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._identity import described
+from keras_explainable._identity import fingerprint
 from keras_explainable._keeping import Kept
 from keras_explainable._keeping import frozen
+from keras_explainable.engine import storing
+from keras_explainable.engine._batching import Loaded
+from keras_explainable.engine._batching import Slices
+from keras_explainable.engine._batching import Streamed
+from keras_explainable.engine._batching import check_shared
+from keras_explainable.engine._batching import multiple
+from keras_explainable.engine._batching import shared_out
+from keras_explainable.engine._batching import trimmed
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
@@ -82,7 +93,7 @@ class Explainer(keras.Model):
         if isinstance(postprocessing, str) and postprocessing == "auto":
             is_raw = any(options.get(name) for name in registration.raw_options)
             postprocessing = None if is_raw else registration.postprocessing
-        postprocessing = filters.get(postprocessing)
+        filter_maps = filters.get(postprocessing)
         sizes = _sizes(resizing)
         _check_options(registration, options)
         with model.distribute_strategy.scope():
@@ -90,9 +101,11 @@ class Explainer(keras.Model):
             kept = {n: options.pop(n) for n in registration.expose_options if n in options}
             self.exposed = _expose(registration, model, layer, output, inputs, reshape, kept)
         self.target = output if isinstance(output, inspection.Target) else None
+        arguments = [layer, output, postprocessing, resizing, reshape, jit_compile]
+        self.description = json.dumps(described(arguments))
         self.method = functools.partial(registration.method, **options)
         self.sample_options = registration.sample_options
-        self.postprocessing = postprocessing
+        self.postprocessing = filter_maps
         # Maps of gradient methods are born at the size of the input.
         self.sizes = False if sizes is True and registration.family == "gradient" else sizes
         self.run_eagerly = run_eagerly
@@ -120,6 +133,8 @@ class Explainer(keras.Model):
         verbose="auto",
         callbacks=None,
         target=None,
+        path=None,
+        dtype="float32",
         **options,
     ):
         """Explain data.
@@ -135,9 +150,13 @@ class Explainer(keras.Model):
                 there are several batches.
             callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
             target: target like `output`, with other data. Defaults to `output` itself.
+            path: file to write to, as in `explain`.
+            dtype: in what type maps are written, as in `explain`.
             **options: options of the method with one row per sample, such as `detections`.
 
         Returns:
+            a `Store`, where there is a `path`; otherwise
+
             logits: float32 array `(samples, n)`, before any activation.
             maps: float32 array `(samples, *positions, n)`, such as `(samples, height, width, n)`,
                 or a list or dict of them for a gradient method on several inputs.
@@ -150,38 +169,54 @@ class Explainer(keras.Model):
         if steps is not None and (not _is_integer(steps) or steps < 1):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
         target = self._checked_target(target)
-        if isinstance(x, tf.data.Dataset):
-            batches = self._dataset(x, y, options, target)
-        elif isinstance(x, keras.utils.PyDataset):
-            batches = _Batches(self, x, y, options, target)
-        else:
-            replicas = self.distribute_strategy.num_replicas_in_sync
-            batches = _Slices(self._arrays(x, y, options, target), batch_size, replicas)
-            if verbose == "auto" and len(batches) == 1:
-                verbose = 0
-            if replicas == 1:
-                return _trim(self._predict_slices(batches, verbose, steps, callbacks))
-        return _trim(self.predict(batches, verbose=verbose, steps=steps, callbacks=callbacks))
+        source = self._source(x, y, batch_size, options, target)
+        num_batches = source.num_batches
+        if steps is not None:
+            num_batches = steps if num_batches is None else min(steps, num_batches)
+        if verbose == "auto" and num_batches == 1:
+            verbose = 0
+        if path is not None:
+            writer = storing.Writer(path, dtype, self._identity(source, num_batches))
+            if not writer.is_complete:
+                with writer:
+                    first = writer.num_batches
+                    for logits, maps in self._outputs(
+                        source, num_batches, verbose, callbacks, first
+                    ):
+                        writer.append(logits, maps)
+                writer.finish()
+            return storing.Store(path)
+        parts = list(self._outputs(source, num_batches, verbose, callbacks))
+        if len(parts) == 1:
+            return parts[0]
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
 
-    def _predict_slices(self, batches, verbose, steps, callbacks):
-        """Do what `predict` does, without the time that it takes to build a data pipeline."""
-        steps = min(steps or len(batches), len(batches))
-        outputs = []
+    def _outputs(self, source, num_batches, verbose, callbacks, first=0):
+        """Yield the logits and maps of each batch from one on, as `predict` does."""
         callbacks = keras.callbacks.CallbackList(
-            callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=steps, model=self
+            callbacks,
+            add_progbar=verbose != 0,
+            verbose=verbose,
+            epochs=1,
+            steps=num_batches,
+            model=self,
         )
         self.stop_predicting = False
         callbacks.on_predict_begin()
-        for step in range(steps):
+        for step, batch in enumerate(source.batches(first), first):
+            if step == num_batches:
+                break
             callbacks.on_predict_batch_begin(step)
-            outputs.append(self.predict_on_batch(batches[step]))
-            callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
+            outputs = self._run(batch)
+            callbacks.on_predict_batch_end(step, {"outputs": outputs})
+            yield trimmed(outputs)
             if self.stop_predicting:
                 break
         callbacks.on_predict_end()
-        if len(outputs) == 1:
-            return outputs[0]
-        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
+
+    def _run(self, batch):
+        """Run the step on one batch, on all replicas."""
+        return self.predict_on_batch(shared_out(batch, self.distribute_strategy))
 
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
@@ -202,10 +237,8 @@ class Explainer(keras.Model):
             dict of what the step returns, and "valid", 0 for samples that fill the batch up.
         """
         size = max(size or 1, len(keras.tree.flatten(data["inputs"])[0]))
-        batches = _Slices(data, None, self.distribute_strategy.num_replicas_in_sync, size)
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return self.predict_on_batch(batches[0])
-        return self.predict(batches, verbose=0)
+        batches = Slices(data, None, self.distribute_strategy.num_replicas_in_sync, size)
+        return self._run(batches[0])
 
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
@@ -275,6 +308,34 @@ class Explainer(keras.Model):
             target.check(self.exposed.limits)
         return target
 
+    def _source(self, x, y, batch_size, options, target):
+        """Return data as batches in the form that the step takes."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if isinstance(x, tf.data.Dataset):
+            return Streamed(self._dataset(x, y, options, target))
+        if not isinstance(x, keras.utils.PyDataset):
+            return Slices(self._arrays(x, y, options, target), batch_size, replicas)
+        check_shared(x, options, target)
+        self._units(y, 1)
+
+        def prepare(element):
+            inputs, labels = element, None
+            if isinstance(element, tuple):
+                inputs, labels = element[0], element[1] if len(element) > 1 else None
+            batch = self._arrays(inputs, labels if y is None else y, {}, target)
+            return batch, len(keras.tree.flatten(batch["inputs"])[0])
+
+        return Loaded(x, prepare, replicas)
+
+    def _identity(self, source, num_batches):
+        """Return what tells an explanation of data from others."""
+        return {
+            "method": described(self.method),
+            "options": self.description,
+            "model": fingerprint(self.exposed),
+            "data": [num_batches, *source.identity()],
+        }
+
     def _arrays(self, x, y, options, target=None):
         """Check arrays and bring them into the form of a batch."""
         inputs = feeding.structured(self.exposed, x)
@@ -330,7 +391,7 @@ class Explainer(keras.Model):
 
     def _dataset(self, dataset, y, options, target):
         """Bring a `tf.data.Dataset` of batches into the form of batches, padded for replicas."""
-        _check_shared(dataset, options, target)
+        check_shared(dataset, options, target)
         constant = self._units(y, 1)
         shared = target.rows(1) if target is not None else []
         paired = isinstance(dataset.element_spec, tuple)
@@ -386,7 +447,7 @@ class Explainer(keras.Model):
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas == 1:
             return batch
-        padded = tf.range(_multiple(rows, replicas))
+        padded = tf.range(multiple(rows, replicas))
         taken = tf.minimum(padded, rows - 1)
         batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
         return batch | {"valid": tf.cast(padded < rows, tf.int32)}
@@ -409,6 +470,8 @@ def explain(
     reshape=None,
     run_eagerly=False,
     jit_compile=False,
+    path=None,
+    dtype="float32",
     **options,
 ):
     """Explain the units of a model on data.
@@ -447,9 +510,17 @@ def explain(
             of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
+        path: file to write logits and maps to, such as "maps.h5", or "maps.zarr" with the package
+            zarr, in place of returning arrays: memory doesn't grow with the data. A call that was
+            interrupted goes on when it is made again, and gives the very same file.
+        dtype: in what type maps are written: "float32", "float16" (a relative error of 2^-11 at
+            most), or "uint8" (an error of 1/510 of the range of each map at most). Defaults to
+            "float32".
         **options: keyword arguments of the method.
 
     Returns:
+        a `Store`, where there is a `path`; otherwise
+
         logits: float32 array `(samples, n)`, before any activation.
         maps: float32 array `(samples, *positions, n)`, such as `(samples, height, width, n)`, or a
             list or dict of them for a gradient method on several inputs, or where an option of the
@@ -493,6 +564,8 @@ def explain(
         verbose=verbose,
         callbacks=callbacks,
         target=target,
+        path=path,
+        dtype=dtype,
         **{name: option for name, option in options.items() if name in kept},
     )
 
@@ -521,95 +594,6 @@ def shortcut(name):
         f"methods share.\n\nThe method and its options:\n\n{inspect.cleandoc(method.__doc__)}"
     )
     return explain_with
-
-
-class _Slices(keras.utils.PyDataset):
-    """Arrays cut into batches of one size, the last one filled up with its last sample."""
-
-    def __init__(self, data, batch_size, replicas, size=None):
-        super().__init__(workers=1, max_queue_size=2)
-        if batch_size is None:
-            batch_size = 32
-        if not _is_integer(batch_size) or batch_size < 1:
-            raise invalid("batch_size", "a positive integer", repr(batch_size))
-        self._data = data
-        self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
-        if size is None:
-            size = min(batch_size, self._num_samples)
-        self._size = _multiple(size, replicas)
-
-    def __len__(self):
-        return -(-self._num_samples // self._size)
-
-    def __getitem__(self, index):
-        start = index * self._size
-        stop = min(start + self._size, self._num_samples)
-        batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
-        return _fill(batch, stop - start, self._size)
-
-
-class _Batches(keras.utils.PyDataset):
-    """The batches of a user's `PyDataset`, in the form that the step takes."""
-
-    def __init__(self, explainer, source, y, options, target):
-        super().__init__(
-            workers=source.workers,
-            use_multiprocessing=False,
-            max_queue_size=source.max_queue_size,
-        )
-        _check_shared(source, options, target)
-        explainer._units(y, 1)
-        self._explainer = explainer
-        self._source = source
-        self._y = y
-        self._target = target
-
-    def __len__(self):
-        return len(self._source)
-
-    def __getitem__(self, index):
-        element = self._source[index]
-        x, labels = element, None
-        if isinstance(element, tuple):
-            x, labels = element[0], element[1] if len(element) > 1 else None
-        batch = self._explainer._arrays(x, labels if self._y is None else self._y, {}, self._target)
-        rows = len(keras.tree.flatten(batch["inputs"])[0])
-        replicas = self._explainer.distribute_strategy.num_replicas_in_sync
-        return _fill(batch, rows, _multiple(rows, replicas))
-
-
-def _check_shared(source, options, target):
-    """Refuse what has one row per sample beside a data set, whose samples aren't counted."""
-    given = [name for name, option in options.items() if option is not None]
-    if target is not None and any(len(array) > 1 for array in target.data):
-        given.append("an `output` that has data for each sample")
-    if given:
-        raise mistyped("x", f"arrays, with {' and '.join(given)}", source)
-
-
-def _multiple(rows, replicas):
-    """Round a number of samples up to one that replicas can share."""
-    return -(-rows // replicas) * replicas
-
-
-def _fill(batch, rows, size):
-    """Repeat the last sample of a batch up to some size, and mark the samples that count."""
-    taken = np.minimum(np.arange(size), rows - 1)
-    if size > rows:
-        batch = keras.tree.map_structure(lambda a: np.asarray(a)[taken], batch)
-    # An integer: some versions of TensorFlow can't gather booleans from replicas.
-    return batch | {"valid": (np.arange(size) < rows).astype("int32")}
-
-
-def _trim(outputs):
-    """Return logits and maps without the samples that filled up batches."""
-    logits, maps = outputs["logits"], outputs["maps"]
-    valid = np.asarray(outputs.get("valid", 1)) > 0
-    if not valid.all():
-        num_samples = int(valid.sum())
-        kept = slice(num_samples) if valid[:num_samples].all() else valid
-        logits, maps = keras.tree.map_structure(lambda a: a[kept], (logits, maps))
-    return logits, maps
 
 
 def _kept_explainer(method, model, x, arguments):

@@ -1,7 +1,5 @@
 """Go through the data of an evaluation, batch by batch."""
 
-import hashlib
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,6 +7,7 @@ import tensorflow as tf
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
+from keras_explainable._identity import digest
 
 MORE = ("masks", "boxes", "fixations", "labels")
 
@@ -74,7 +73,7 @@ class Arrays:
 
     def identity(self):
         """Return what tells the data from others."""
-        return [self._length, self.size, _digest(self._data, self.size)]
+        return [self._length, self.size, digest(self._data, self.size)]
 
 
 class Iterated:
@@ -121,7 +120,7 @@ class Iterated:
 
     def identity(self):
         """Return what tells the data from others: their first batch, and how many there are."""
-        return [self.num_batches, _digest(self._checked(self._first), self.size)]
+        return [self.num_batches, digest(self._checked(self._first), self.size)]
 
     def _elements(self, first):
         if isinstance(self._dataset, tf.data.Dataset):
@@ -144,13 +143,3 @@ class Iterated:
                 raise invalid("x", expected, type(parts[2]).__name__)
             batch |= parts[2]
         return batch
-
-
-def _digest(data, size):
-    """Return a digest of all values of arrays, read a batch at a time."""
-    digest = hashlib.sha256()
-    for array in keras.tree.flatten(data):
-        digest.update(f"{array.shape} {array.dtype}".encode())
-        for start in range(0, len(array), size):
-            digest.update(np.ascontiguousarray(array[start : start + size]).tobytes())
-    return digest.hexdigest()

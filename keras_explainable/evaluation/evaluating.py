@@ -1,22 +1,18 @@
 """Evaluate methods on data by metrics."""
 
-import functools
-import hashlib
-import json
 import warnings
 from typing import NamedTuple
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from keras_explainable import _compat
-from keras_explainable import inspection
 from keras_explainable import methods as methods_module
 from keras_explainable import metrics as metrics_module
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
+from keras_explainable._identity import described
+from keras_explainable._identity import fingerprint
 from keras_explainable.evaluation import _batches
 from keras_explainable.evaluation._accumulating import Accumulator
 from keras_explainable.evaluation._accumulating import resample_weights
@@ -137,13 +133,13 @@ def evaluate(
     source.check(first)
     names = _class_names(class_names, first.num_units)
     identity = {
-        "methods": {label: _described(pair) for label, pair in chosen.items()},
+        "methods": {label: described(pair) for label, pair in chosen.items()},
         "metrics": {
-            label: [m.registration.name, _described(m.get_config())] for label, m in judged.items()
+            label: [m.registration.name, described(m.get_config())] for label, m in judged.items()
         },
         "data": None if path is None else source.identity(),
-        "model": None if path is None else _fingerprint(model),
-        "options": _described([layer, output, activation, threshold, num_resamples, seed]),
+        "model": None if path is None else fingerprint(model),
+        "options": described([layer, output, activation, threshold, num_resamples, seed]),
     }
     record = Record(path, identity)
     progress = _Progress(len(steps), source.num_batches, verbose)
@@ -327,57 +323,3 @@ def _class_names(class_names, num_units):
         expected = f"names that differ, other than {ALL!r} and {BACKGROUND!r}"
         raise invalid("class_names", expected, class_names)
     return lambda unit: BACKGROUND if unit < 0 else class_names[unit]
-
-
-def _described(value):
-    """Return what tells a value from others, in terms that JSON can hold."""
-    if isinstance(value, dict):
-        return {str(name): _described(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_described(v) for v in value]
-    if isinstance(value, np.ndarray | tf.Tensor):
-        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-    if isinstance(value, inspection.Target):
-        return [_described(part) for part in (value.kind, value.data, value.inner)]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    name = getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
-    if isinstance(value, functools.partial):
-        return _described([value.func, value.args, value.keywords])
-    if hasattr(value, "options"):  # Those of a meta method.
-        return [name, _described(value.options)]
-    if not hasattr(value, "__code__"):
-        return name
-    held = [cell.cell_contents for cell in value.__closure__ or ()]
-    held = [getattr(v, "__qualname__", None) if callable(v) else _described(v) for v in held]
-    return [name, _code(value.__code__), held, _described(value.__defaults__)]
-
-
-def _code(code):
-    """Return what a function does, the functions inside it included."""
-    constants = [_code(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
-    return [code.co_code.hex(), constants, list(code.co_names)]
-
-
-def _configuration(layer):
-    """Return how a layer was made, as text."""
-    try:
-        config = layer.get_config()
-    except NotImplementedError:  # A layer of one's own may not say.
-        return ""
-    kept = {k: v for k, v in config.items() if k not in ("name", "dtype")}
-    return json.dumps(kept, default=_described)
-
-
-def _fingerprint(model):
-    """Return what tells the layers and weights of a model from others; names tell nothing."""
-    digest = hashlib.sha256()
-    for layer in _compat.sublayers(model):
-        if not _compat.sublayers(layer):
-            digest.update(f"{type(layer).__name__} {_configuration(layer)}".encode())
-    for weight in model.weights:
-        digest.update(f"{weight.shape} {weight.dtype}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()

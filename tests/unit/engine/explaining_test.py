@@ -410,8 +410,8 @@ def test_few_samples_are_not_filled_up_to_a_whole_batch():
     traced, traces = _traced("cam")
     ke.explain(traced, _model(), _images(2), 0, verbose=1)
     assert traces[0][0] in (2, None)
-    slices = ke.engine.explaining._Slices({"inputs": _images(3)}, 32, replicas=2)
-    assert [len(batch["inputs"]) for batch in (slices[i] for i in range(len(slices)))] == [4]
+    slices = ke.engine._batching.Slices({"inputs": _images(3)}, 32, replicas=2)
+    assert [len(batch["inputs"]) for batch in slices.batches()] == [4]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

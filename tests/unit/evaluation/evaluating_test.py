@@ -675,10 +675,10 @@ SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
     ids=["names", "constants", "closures", "partials", "meta methods inside"],
 )
 def test_functions_are_told_apart_by_what_they_do(one, other):
-    from keras_explainable.evaluation.evaluating import _described
+    from keras_explainable._identity import described
 
-    assert json.dumps(_described(one)) == json.dumps(_described(one))
-    assert _described(one) != _described(other)
+    assert json.dumps(described(one)) == json.dumps(described(one))
+    assert described(one) != described(other)
 
 
 def test_targets_of_the_same_kind_keep_their_data(tmp_path):

@@ -1,0 +1,164 @@
+"""Cut data into batches that replicas can share, and go through them from any batch on."""
+
+import collections
+import concurrent.futures
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
+from keras_explainable._identity import digest
+
+
+class Slices:
+    """Arrays cut into batches of one size, the last one filled up with its last sample.
+
+    Args:
+        data: dict of arrays, "inputs" among them.
+        batch_size: samples per batch. Defaults to 32, or to all of fewer samples.
+        replicas: number of replicas that share a batch.
+        size: samples per batch, also where there are fewer. Defaults to none.
+    """
+
+    def __init__(self, data, batch_size, replicas, size=None):
+        batch_size = 32 if batch_size is None else positive_integer("batch_size", batch_size)
+        self._data = data
+        self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
+        if size is None:
+            size = min(batch_size, self._num_samples)
+        self._size = multiple(size, replicas)
+        self.num_batches = -(-self._num_samples // self._size)
+
+    def __getitem__(self, index):
+        """Return a batch."""
+        start = index * self._size
+        stop = min(start + self._size, self._num_samples)
+        batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
+        return fill(batch, stop - start, self._size)
+
+    def batches(self, first=0):
+        """Yield the batches from one on."""
+        return (self[index] for index in range(first, self.num_batches))
+
+    def identity(self):
+        """Return what tells the data from others."""
+        return [self._num_samples, self._size, digest(self._data, self._size)]
+
+
+class Loaded:
+    """The batches of a user's `PyDataset`, loaded by its number of threads.
+
+    Args:
+        dataset: `keras.utils.PyDataset`.
+        prepare: function from one of its elements to a batch and its number of samples.
+        replicas: number of replicas that share a batch.
+    """
+
+    def __init__(self, dataset, prepare, replicas):
+        self._dataset = dataset
+        self._prepare = prepare
+        self._replicas = replicas
+        self.num_batches = len(dataset)
+
+    def __getitem__(self, index):
+        """Return a batch."""
+        batch, rows = self._prepare(self._dataset[index])
+        return fill(batch, rows, multiple(rows, self._replicas))
+
+    def batches(self, first=0):
+        """Yield the batches from one on."""
+        ahead = max(self._dataset.workers, self._dataset.max_queue_size)
+        waiting = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(max(self._dataset.workers, 1)) as pool:
+            try:
+                for index in range(first, self.num_batches):
+                    waiting.append(pool.submit(self.__getitem__, index))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def identity(self):
+        """Return what tells the data from others: their number, and the first batch."""
+        return [self.num_batches, digest(self[0], 32)]
+
+
+class Streamed:
+    """The batches of a `tf.data.Dataset`, in the form that the step takes.
+
+    Args:
+        dataset: data set of such batches.
+    """
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+        known = int(dataset.cardinality())
+        self.num_batches = known if known >= 0 else None
+
+    def batches(self, first=0):
+        """Yield the batches from one on."""
+        return iter(self._dataset.skip(first))
+
+    def identity(self):
+        """Return what tells the data from others: their number, and the first batch."""
+        batch = keras.tree.map_structure(np.asarray, next(self.batches()))
+        return [self.num_batches, digest(batch, 32)]
+
+
+def check_shared(source, options, target):
+    """Refuse what has one row per sample beside a data set, whose samples aren't counted."""
+    given = [name for name, option in options.items() if option is not None]
+    if target is not None and any(len(array) > 1 for array in target.data):
+        given.append("an `output` that has data for each sample")
+    if given:
+        raise mistyped("x", f"arrays, with {' and '.join(given)}", source)
+
+
+def multiple(rows, replicas):
+    """Round a number of samples up to one that replicas can share."""
+    return -(-rows // replicas) * replicas
+
+
+def fill(batch, rows, size):
+    """Repeat the last sample of a batch up to some size, and mark the samples that count."""
+    taken = np.minimum(np.arange(size), rows - 1)
+    if size > rows:
+        batch = keras.tree.map_structure(lambda a: np.asarray(a)[taken], batch)
+    # An integer: some versions of TensorFlow can't gather booleans from replicas.
+    return batch | {"valid": (np.arange(size) < rows).astype("int32")}
+
+
+def shared_out(batch, strategy):
+    """Return a batch of which each replica has its part.
+
+    Args:
+        batch: nested dict of arrays, of a number of samples that replicas can share.
+        strategy: `tf.distribute.Strategy`.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batch
+
+    def part(context):
+        number = context.replica_id_in_sync_group
+
+        def rows(array):
+            size = len(array) // replicas
+            return tf.convert_to_tensor(array[number * size : (number + 1) * size])
+
+        return keras.tree.map_structure(rows, batch)
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def trimmed(outputs):
+    """Return logits and maps without the samples that filled up batches."""
+    logits, maps = outputs["logits"], outputs["maps"]
+    valid = np.asarray(outputs.get("valid", 1)) > 0
+    if not valid.all():
+        logits, maps = keras.tree.map_structure(lambda a: a[valid], (logits, maps))
+    return logits, maps

@@ -1,0 +1,377 @@
+"""Logits and maps of data sets larger than memory, in files."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
+
+DTYPES = ("float32", "float16", "uint8")
+SUFFIXES = (".h5", ".hdf5", ".zarr")
+_ATTRIBUTE = "keras_explainable"
+_VERSION = 1
+# A part is written when it is that large or that old, whichever is first.
+_PART_BYTES, _PART_SECONDS = 64e6, 15.0
+_CHUNK_BYTES = 1e6
+# What libraries raise for files of another kind, or of a part of one.
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError)
+
+
+class Store:
+    """Logits and maps in files, read as they are asked for.
+
+    `store[rows]` reads the logits and maps of a sample, a slice or a list of them, as float32,
+    whatever they were written as.
+
+    Args:
+        path: file that `ke.explain` wrote, or a list of them, whose samples follow each other.
+
+    Attributes:
+        logits: float32 array `(samples, n)`.
+
+    Raises:
+        ValueError: if a file is none of `ke.explain`, or files don't go together.
+
+    Example:
+        >>> import keras, numpy as np, pathlib, tempfile, keras_explainable as ke
+        >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "maps.h5")
+        ...     store = ke.gradcam(model, np.ones((3, 64, 64, 3)), 7, path=path)
+        ...     logits, maps = store[1:]
+        >>> len(store), maps.shape
+        (3, (2, 64, 64, 1))
+    """
+
+    def __init__(self, path):
+        self.paths = [Path(p) for p in (path if isinstance(path, list | tuple) else [path])]
+        if not self.paths:
+            raise invalid("path", "one file at least", path)
+        described = [_described(p) for p in self.paths]
+        self._shapes = described[0]["shapes"]
+        for other in described:
+            if other["shapes"] != self._shapes:
+                expected = f"files whose samples have the shapes {self._shapes}"
+                raise invalid("path", expected, other["shapes"])
+        self.logits = np.concatenate([_read(p, ["logits"])["logits"] for p in self.paths])
+        self._stops = np.cumsum([one["samples"] for one in described])
+
+    def __len__(self):
+        """Count the samples."""
+        return int(self._stops[-1])
+
+    def __repr__(self):
+        """Tell what there is."""
+        shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in self._shapes.items())
+        return f"<Store of {len(self)} samples: {shapes}>"
+
+    def __getitem__(self, rows):
+        """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
+        chosen = np.arange(len(self))[rows]
+        wanted, places = np.unique(chosen, return_inverse=True)
+        names = [name for name in self._shapes if name != "logits"]
+        parts = [{name: np.empty((0, *self._shapes[name]), "float32") for name in names}]
+        for path, stop, start in zip(self.paths, self._stops, [0, *self._stops], strict=False):
+            within = wanted[(wanted >= start) & (wanted < stop)] - start
+            if len(within):
+                parts.append(_read(path, names, within))
+        found = {}
+        for name in names:
+            values = np.concatenate([part[name] for part in parts])
+            found[name] = values[places.reshape(chosen.shape)]
+        return self.logits[rows], _structured(found)
+
+    def numpy(self):
+        """Read everything.
+
+        Returns:
+            logits: float32 array `(samples, n)`.
+            maps: float32 array `(samples, *positions, n)`, or a list or dict of them.
+        """
+        return self[:]
+
+    def dataset(self, batch_size=32):
+        """Go through the logits and maps of all samples.
+
+        Args:
+            batch_size: samples per batch. Defaults to 32.
+
+        Returns:
+            `tf.data.Dataset` of `(logits, maps)`.
+        """
+        specs = {name: tf.TensorSpec((None, *shape)) for name, shape in self._shapes.items()}
+        signature = specs.pop("logits"), _structured(specs)
+
+        def batches():
+            for start in range(0, len(self), batch_size):
+                yield self[start : start + batch_size]
+
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        count = tf.data.experimental.assert_cardinality(-(-len(self) // batch_size))
+        return dataset.apply(count).prefetch(1)
+
+
+class Writer:
+    """What is written of a store, in parts, until there are all.
+
+    Parts are files in a folder beside, each of which is there as a whole or not at all, under the
+    number of its first and last batch. The store is made of them at the end.
+
+    Args:
+        path: file of the store.
+        dtype: type of the maps in it.
+        identity: dict that JSON can hold, what tells the store from others.
+
+    Attributes:
+        is_complete: whether the store is there already.
+        num_batches: number of batches that are.
+
+    Raises:
+        ValueError: if the path is none for a store, or has another one, or the type is unknown.
+        OSError: if nothing can be written there.
+    """
+
+    def __init__(self, path, dtype, identity):
+        self.path = Path(path)
+        one_of("dtype", dtype, DTYPES)
+        if self.path.suffix not in SUFFIXES:
+            raise invalid("path", f"a name that ends in one of {SUFFIXES}", str(path))
+        if self.path.suffix == ".zarr":
+            _zarr()
+        if not self.path.parent.is_dir():
+            raise invalid("path", "a file in a folder that is there", str(path))
+        identity = {"version": _VERSION, **identity, "dtype": dtype}
+        self._identity = json.loads(json.dumps(identity))
+        self._dtype = dtype
+        self._parts = self.path.with_name(f"{self.path.name}.parts")
+        self._waiting, self._bytes, self._since = [], 0, time.monotonic()
+        self.num_batches = 0
+        self.is_complete = self.path.exists()
+        if self.is_complete:
+            self._compare(_described(self.path)["identity"])
+            shutil.rmtree(self._parts, ignore_errors=True)
+            return
+        self._parts.mkdir(exist_ok=True)
+        note = self._parts / "identity.json"
+        if note.exists():
+            self._compare(json.loads(note.read_text("utf-8")))
+        else:
+            with _replacing(note) as partial:
+                partial.write_text(json.dumps(self._identity), "utf-8")
+        self.num_batches = self._listed()[-1][1] if self._listed() else 0
+
+    def append(self, logits, maps):
+        """Add the logits and maps of a batch."""
+        fields = {"logits": np.asarray(logits, "float32")}
+        for name, array in _named(maps).items():
+            fields |= _encoded(name, np.asarray(array), self._dtype)
+        if self._waiting:
+            shapes = {name: field.shape[1:] for name, field in self._waiting[0].items()}
+            if shapes != {name: field.shape[1:] for name, field in fields.items()}:
+                hint = "Pass sizes that all maps get, such as `resizing=(224, 224)`."
+                raise invalid("path", "maps of one size", f"{shapes}", hint)
+        self._waiting.append(fields)
+        self._bytes += sum(field.nbytes for field in fields.values())
+        if self._bytes >= _PART_BYTES or time.monotonic() - self._since >= _PART_SECONDS:
+            self._flush()
+
+    def __enter__(self):
+        """Begin to write."""
+        return self
+
+    def __exit__(self, *_):
+        """Keep what was appended, whatever happened."""
+        self._flush()
+
+    def finish(self):
+        """Make the store of its parts, and remove them."""
+        parts = [path for _, _, path in self._listed()]
+        with _replacing(self.path) as partial:
+            _assemble(partial, parts, self._identity)
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _compare(self, identity):
+        names = sorted({*identity, *self._identity})
+        differing = [n for n in names if identity.get(n) != self._identity.get(n)]
+        if differing:
+            expected = "the file of this very explanation, or a new one"
+            received = f"{self.path}, which was made with another {', '.join(differing)}"
+            raise invalid("path", expected, received)
+
+    def _listed(self):
+        """List the first and last number, and the file, of each part, one after the other."""
+        found = []
+        for path in sorted(self._parts.glob("*.npz")):
+            start, stop = map(int, path.stem.split("-"))
+            if start == (found[-1][1] if found else 0):
+                found.append((start, stop, path))
+        return found
+
+    def _flush(self):
+        if self._waiting:
+            fields = {
+                name: np.concatenate([batch[name] for batch in self._waiting])
+                for name in self._waiting[0]
+            }
+            stop = self.num_batches + len(self._waiting)
+            path = self._parts / f"{self.num_batches:012d}-{stop:012d}.npz"
+            with _replacing(path) as partial, partial.open("wb") as file:
+                np.savez(file, **fields)
+            self.num_batches = stop
+        self._waiting, self._bytes, self._since = [], 0, time.monotonic()
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Give a path to write to, which takes the place of another when all is written."""
+    partial = path.with_name(f"{path.name}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_file():
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _named(maps):
+    """Return maps as a dict from the names that they are written under."""
+    if isinstance(maps, dict):
+        return {f"maps/{name}": array for name, array in maps.items()}
+    if isinstance(maps, list | tuple):
+        return {f"maps/{number}": array for number, array in enumerate(maps)}
+    return {"maps": maps}
+
+
+def _structured(named):
+    """Return what `_named` made a dict of."""
+    if "maps" in named:
+        return named["maps"]
+    keys = {name.partition("/")[2]: array for name, array in named.items()}
+    return tuple(keys.values()) if all(re.fullmatch(r"\d+", k) for k in keys) else keys
+
+
+def _encoded(name, maps, dtype):
+    """Return maps in the type that they are written in, and what it takes to read them."""
+    if dtype == "float32":
+        return {name: maps.astype("float32")}
+    if dtype == "float16":
+        if np.abs(maps, dtype="float32").max(initial=0) > np.finfo("float16").max:
+            hint = 'Write raw maps as "float32".'
+            raise invalid("dtype", "a type that holds the maps", "float16", hint)
+        return {name: maps.astype("float16")}
+    positions = tuple(range(1, maps.ndim - 1))
+    low, high = maps.min(positions), maps.max(positions)
+    lowest = np.expand_dims(low, positions)
+    span = np.expand_dims(high - low, positions)
+    shares = np.divide(maps - lowest, span, out=np.zeros_like(maps), where=span > 0)
+    return {name: np.round(shares * 255).astype("uint8"), f"low_{name}": low, f"high_{name}": high}
+
+
+def _decoded(name, fields):
+    maps = fields[name]
+    if maps.dtype != np.uint8:
+        return maps.astype("float32")
+    positions = tuple(range(1, maps.ndim - 1))
+    low, high = (np.expand_dims(fields[f"{end}_{name}"], positions) for end in ("low", "high"))
+    return low + maps.astype("float32") / np.float32(255) * (high - low)
+
+
+def _assemble(path, parts, identity):
+    """Write one file of all parts, one part in memory at a time."""
+    with _opened(path, "w") as file:
+        counted, shapes = 0, {}
+        for part in parts:
+            with np.load(part) as fields:
+                for name in fields.files:
+                    array = fields[name]
+                    if counted == 0:
+                        _create(file, name, array)
+                    file[name].resize((counted + len(array), *array.shape[1:]))
+                    file[name][counted:] = array
+                    if not name.startswith(("low_", "high_")):
+                        shapes[name] = array.shape[1:]
+            counted += len(array)
+        described = {"identity": identity, "samples": counted, "shapes": shapes}
+        file.attrs[_ATTRIBUTE] = json.dumps(described)
+
+
+def _create(file, name, array):
+    """Create an empty array that grows, in chunks of whole samples."""
+    rows = max(1, int(_CHUNK_BYTES // max(array[:1].nbytes, 1)))
+    shape, chunks = (0, *array.shape[1:]), (rows, *array.shape[1:])
+    if isinstance(file, h5py.Group):
+        kept = {"maxshape": (None, *array.shape[1:])}
+        file.create_dataset(name, shape, array.dtype, chunks=chunks, **kept)
+    else:
+        file.create_array(name, shape=shape, dtype=array.dtype, chunks=chunks)
+
+
+def _read(path, names, rows=slice(None)):
+    """Read samples of a store, by increasing indices, as float32."""
+    with _opened(path) as file:
+        found = {}
+        for name in names:
+            beside = [f"low_{name}", f"high_{name}"]
+            fields = {n: _taken(file[n], rows) for n in (name, *beside) if n in file}
+            found[name] = _decoded(name, fields)
+    return found
+
+
+def _taken(array, rows):
+    if isinstance(rows, slice):
+        return array[rows]
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        return array[first : last + 1]
+    return array[rows] if isinstance(array, h5py.Dataset) else array.oindex[rows]
+
+
+def _described(path):
+    """Return what a file says of itself."""
+    try:
+        with _opened(path) as file:
+            return json.loads(file.attrs[_ATTRIBUTE])
+    except _UNREADABLE as error:
+        raise invalid("path", "a file that `ke.explain` wrote", str(path)) from error
+
+
+@contextlib.contextmanager
+def _opened(path, mode="r"):
+    if path.suffix == ".zarr" or path.suffixes[-2:] == [".zarr", ".partial"]:
+        yield _zarr().open_group(path, mode=mode)
+    else:
+        with h5py.File(path, mode) as file:
+            yield file
+
+
+def _zarr():
+    """Import zarr, or say how to install it."""
+    if importlib.util.find_spec("zarr") is None:
+        raise ImportError(
+            "Stores whose name ends in .zarr need the package zarr. "
+            'Install it with: pip install "keras-explainable[zarr]"'
+        )
+    import zarr
+
+    return zarr

@@ -1,0 +1,333 @@
+"""Stores hold what `ke.explain` returns, whatever interrupted their writing."""
+
+import errno
+import signal
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_explainable as ke
+from keras_explainable.engine import storing
+
+IMAGES = np.random.default_rng(0).normal(size=(11, 8, 8, 3)).astype("float32")
+QUIET = {"batch_size": 3, "verbose": 0}
+
+
+def build(seed=1):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, strides=2, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(4, activation="sigmoid")(x))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "maps.h5"
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return IMAGES[3 * index : 3 * index + 3]
+
+
+def source(kind):
+    if kind == "arrays":
+        return IMAGES, {"batch_size": 3}
+    if kind == "dataset":
+        return tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), {}
+    if kind == "dataset of unknown length":
+        dataset = tf.data.Dataset.from_tensor_slices(IMAGES).filter(lambda x: True)  # noqa: ARG005
+        return dataset.batch(3), {}
+    return Batches(workers=2), {}
+
+
+def equal(found, expected):
+    keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "dataset of unknown length", "PyDataset"])
+def test_a_store_holds_what_is_returned_without(model, path, kind):
+    x, options = source(kind)
+    expected = ke.gradcam(model, x, [[0, 2]] * 11 if kind == "arrays" else 2, verbose=0, **options)
+    units = [[0, 2]] * 11 if kind == "arrays" else 2
+    store = ke.gradcam(model, x, units, path=path, verbose=0, **options)
+    equal(store.numpy(), expected)
+    equal(store.logits, expected[0])
+    assert len(store) == 11
+    assert [p.name for p in path.parent.iterdir()] == ["maps.h5"]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["maps"], expected[1])
+
+
+def test_replicas_write_what_one_device_does(path):
+    expected = ke.gradcam(build(), IMAGES, batch_size=4, verbose=0)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = build()
+    for x, options in (
+        (IMAGES, {"batch_size": 4}),
+        (tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), {}),
+        (Batches(workers=1), {}),
+    ):
+        store = ke.gradcam(model, x, path=path, verbose=0, **options)
+        for found, wanted in zip(store.numpy(), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        path.unlink()
+
+
+def test_samples_are_read_by_index_slice_and_list(model, path):
+    logits, maps = ke.gradcam(model, IMAGES, **QUIET)
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    for rows in (0, -1, slice(2, 9, 3), [4, 0, 4, 10], slice(0, 0), np.arange(11) > 6):
+        equal(store[rows], (logits[rows], maps[rows]))
+    with pytest.raises(IndexError):
+        store[11]
+    assert repr(store) == "<Store of 11 samples: logits (4,), maps (8, 8, 4)>"
+    batches = [*store.dataset(4)]
+    assert store.dataset(4).cardinality() == 3
+    for number, (found_logits, found_maps) in enumerate(batches):
+        rows = slice(4 * number, 4 * number + 4)
+        equal((found_logits.numpy(), found_maps.numpy()), (logits[rows], maps[rows]))
+
+
+def test_files_follow_each_other_in_a_store(model, tmp_path):
+    paths = [tmp_path / "a.h5", tmp_path / "b.hdf5"]
+    for path, rows in zip(paths, (slice(0, 5), slice(5, 11)), strict=True):
+        ke.gradcam(model, IMAGES[rows], path=path, **QUIET)
+    logits, maps = ke.gradcam(model, IMAGES, **QUIET)
+    store = ke.Store(paths)
+    equal(store.numpy(), (logits, maps))
+    equal(store[[9, 2, 5]], (logits[[9, 2, 5]], maps[[9, 2, 5]]))
+    other = tmp_path / "c.h5"
+    ke.gradcam(model, IMAGES, path=other, resizing=False, **QUIET)
+    with pytest.raises(ValueError, match=r"`path`. Expected files whose samples have the shapes"):
+        ke.Store([*paths, other])
+
+
+def test_maps_of_several_inputs_keep_their_structure(path):
+    inputs = {"a": keras.Input((4, 4, 3), name="a"), "b": keras.Input((6,), name="b")}
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs["a"])
+    joined = keras.layers.Concatenate()([pooled, inputs["b"]])
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softplus")(joined))
+    x = {"a": IMAGES[:, :4, :4], "b": IMAGES[:, :2, 0].reshape(11, 6)}
+    expected = ke.gradients(model, x, 1, **QUIET)
+    store = ke.gradients(model, x, 1, path=path, **QUIET)
+    equal(store.numpy(), expected)
+    equal(store[3], keras.tree.map_structure(lambda a: a[3], expected))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("postprocessing", ["auto", None])
+def test_errors_of_smaller_types_are_as_stated(model, path, dtype, postprocessing):
+    options = {"postprocessing": postprocessing, **QUIET}
+    logits, maps = ke.gradcam(model, IMAGES, **options)
+    store = ke.gradcam(model, IMAGES, path=path, dtype=dtype, **options)
+    found = store.numpy()
+    np.testing.assert_array_equal(found[0], logits)
+    assert found[1].dtype == np.float32
+    if dtype == "float16":
+        bound = 2.0**-11 * np.abs(maps) + 2.0**-25
+    else:
+        bound = 1.001 / 510 * np.ptp(maps, axis=(1, 2), keepdims=True) + 1e-7
+    assert (np.abs(found[1] - maps) <= bound).all()
+    assert not np.array_equal(found[1], maps)
+    with h5py.File(path) as file:
+        assert file["maps"].dtype == dtype
+
+
+def test_maps_beyond_float16_are_refused(model, path):
+    options = {"postprocessing": ke.filters.get("positive"), "path": path, **QUIET}
+    with pytest.raises(ValueError, match="`dtype`. Expected a type that holds the maps"):
+        ke.gradcam(model, 1e9 * IMAGES, dtype="float16", **options)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("number", range(4))
+def test_an_interrupted_call_goes_on(model, path, number, seconds, monkeypatch):
+    monkeypatch.setattr(storing, "_PART_SECONDS", seconds)
+    expected = ke.gradcam(model, IMAGES, **QUIET)
+    run, runs = ke.Explainer._run, []
+
+    def interrupted(self, batch):
+        runs.append(batch)
+        if len(runs) == number + 1:
+            raise KeyboardInterrupt
+        return run(self, batch)
+
+    monkeypatch.setattr(ke.Explainer, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert not path.exists()
+    runs[:] = [None] * 99
+    equal(ke.gradcam(model, IMAGES, path=path, **QUIET).numpy(), expected)
+    assert len(runs) - 99 == 4 - number
+    # What is done is read, and nothing is run.
+    equal(ke.gradcam(model, IMAGES, path=path, **QUIET).numpy(), expected)
+    assert len(runs) - 99 == 4 - number
+
+
+def test_a_full_disk_is_told_and_loses_nothing(model, path, monkeypatch):
+    monkeypatch.setattr(storing, "_PART_SECONDS", 0.0)
+    expected = ke.gradcam(model, IMAGES, **QUIET)
+    save, saved = np.savez, []
+
+    def full(file, **arrays):
+        if len(saved) == 2:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(arrays)
+        save(file, **arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            ke.gradcam(model, IMAGES, path=path, **QUIET)
+    parts = path.with_name("maps.h5.parts")
+    assert len([*parts.glob("*.npz")]) == 2
+    assert not [*parts.glob("*.partial")]
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_create", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert not path.exists()
+    equal(ke.gradcam(model, IMAGES, path=path, **QUIET).numpy(), expected)
+    assert [p.name for p in path.parent.iterdir()] == ["maps.h5"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_stores_of_other_explanations_are_refused(model, path, finished, monkeypatch):
+    def explain(model=model, method="gradcam", x=IMAGES, y=1, **options):
+        return ke.explain(method, model, x, y, path=path, **{**QUIET, **options})
+
+    if finished:
+        explain()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(storing, "_assemble", lambda *_: (_ for _ in ()).throw(OSError))
+            with pytest.raises(OSError):  # noqa: PT011
+                explain()
+    kept = path.read_bytes() if finished else None
+    for other, named in (
+        ({"model": build(2)}, "model"),
+        ({"method": "layercam"}, "method"),
+        ({"x": IMAGES + 1}, "data"),
+        ({"x": IMAGES[:9]}, "data"),
+        ({"y": 2}, "data"),
+        ({"batch_size": 4}, "data"),
+        ({"resizing": False}, "options"),
+        ({"postprocessing": None}, "options"),
+        ({"fusion": "max"}, "method"),
+        ({"dtype": "uint8"}, "dtype"),
+    ):
+        with pytest.raises(ValueError, match=rf"`path`.*made with another .*{named}"):
+            explain(**other)
+    if finished:
+        assert path.read_bytes() == kept
+    equal(explain().numpy(), ke.gradcam(model, IMAGES, 1, **QUIET))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("maps.txt", {}, r"`path`. Expected a name that ends in one of .*maps.txt"),
+        ("absent/maps.h5", {}, r"`path`. Expected a file in a folder that is there.*absent"),
+        ("other.h5", {}, r"`path`. Expected a file that `ke.explain` wrote.*other.h5"),
+        ("maps.h5", {"dtype": "int8"}, r"`dtype`.*int8"),
+    ],
+)
+def test_bad_paths_are_named_before_any_pass(model, tmp_path, name, options, message, monkeypatch):
+    (tmp_path / "other.h5").write_bytes(b"something else")
+    monkeypatch.setattr(ke.Explainer, "_run", lambda *_: pytest.fail("a pass was run"))
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(model, IMAGES, path=tmp_path / name, **QUIET, **options)
+
+
+def test_maps_of_several_sizes_are_refused(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+
+    def batches():
+        yield IMAGES[:2]
+        yield IMAGES[:2, :6]
+
+    specification = tf.TensorSpec((None, None, None, 3))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=specification)
+    with pytest.raises(ValueError, match=r"maps of one size.*resizing=\(224, 224\)"):
+        ke.cam(model, dataset, path=tmp_path / "a.h5", verbose=0)
+    store = ke.cam(model, dataset, path=tmp_path / "b.h5", verbose=0, resizing=(8, 8))
+    assert store.numpy()[1].shape == (4, 8, 8, 2)
+
+
+def test_zarr_holds_the_same(model, tmp_path):
+    pytest.importorskip("zarr")
+    path = tmp_path / "maps.zarr"
+    expected = ke.gradcam(model, IMAGES, **QUIET)
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    equal(store.numpy(), expected)
+    equal(store[[9, 2]], tuple(part[[9, 2]] for part in expected))
+    store = ke.gradcam(model, IMAGES, path=tmp_path / "b.zarr", dtype="uint8", **QUIET)
+    np.testing.assert_allclose(store.numpy()[1], expected[1], atol=1 / 500)
+
+
+def test_zarr_is_named_with_its_install_line(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(storing.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"keras-explainable\[zarr\]"):
+        ke.gradcam(model, IMAGES, path=tmp_path / "maps.zarr", **QUIET)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_to_the_very_same_store(tmp_path):
+    script = textwrap.dedent("""
+        import os, signal, sys
+        import keras, numpy as np
+        import keras_explainable as ke
+        from keras_explainable.engine import storing
+
+        path, kill = sys.argv[1], int(sys.argv[2])
+        storing._PART_SECONDS = 0.0
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([
+            keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3),
+            keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+        images = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
+        calls = []
+        def dying(*_):
+            calls.append(0)
+            if len(calls) == kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace = os.fsync
+        os.fsync = lambda *a: (dying(), replace(*a))
+        ke.gradcam(model, images, path=path, batch_size=5, verbose=0)
+    """)
+
+    def run(path, kill):
+        command = [sys.executable, "-c", script, str(path), str(kill)]
+        return subprocess.run(command, check=False, capture_output=True, timeout=300)
+
+    path = tmp_path / "maps.h5"
+    assert run(path, 4).returncode == -signal.SIGKILL
+    assert not path.exists()
+    finished = run(path, 0)
+    assert finished.returncode == 0, finished.stderr
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3)])
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(2))
+    images = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
+    equal(ke.Store(path).numpy(), ke.gradcam(model, images, batch_size=5, verbose=0))
