@@ -1,0 +1,111 @@
+"""Measure the memory of explaining a data set into a store, and kill it on the way.
+
+Usage: `python benchmarks/streaming.py` prints a Markdown table. Every run is a process of its own,
+which explains synthetic images of 64² with Grad-CAM, all units of a MobileNetV2 with 20, from a
+`tf.data.Dataset` that makes them as they are needed. Memory is the peak of the process.
+"""
+
+import argparse
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+SIZE, UNITS, BATCH = 64, 20, 32
+
+
+def explain(path, num_images, dtype):
+    """Explain images into a store; return the peak memory of this process, in bytes."""
+    import keras
+    import tensorflow as tf
+
+    import keras_explainable as ke
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(
+        weights=None, classes=UNITS, input_shape=(SIZE, SIZE, 3), classifier_activation="sigmoid"
+    )
+
+    def image(number):
+        return tf.random.stateless_uniform((SIZE, SIZE, 3), (number, 0), -1, 1)
+
+    images = tf.data.Dataset.range(num_images).map(image).batch(BATCH)
+    ke.gradcam(model, images, path=path, dtype=dtype, verbose=0)
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
+
+
+def run(path, num_images, dtype, kill_after=None):
+    """Explain in a process; return its peak memory, or `None` where it was killed."""
+    command = [sys.executable, __file__, "--path", str(path), "--dtype", dtype]
+    process = subprocess.Popen(
+        [*command, "--images", str(num_images)], stdout=subprocess.PIPE, text=True
+    )
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.kill()
+    output, _ = process.communicate()
+    if process.returncode == -signal.SIGKILL:
+        return None
+    if process.returncode:
+        sys.exit(process.returncode)
+    return int(output.split()[-1])
+
+
+def same(first, second):
+    """Tell whether two stores hold the same bits."""
+    import numpy as np
+
+    import keras_explainable as ke
+
+    first, second = ke.Store(first), ke.Store(second)
+    if len(first) != len(second) or not np.array_equal(first.logits, second.logits):
+        return False
+    rows = [slice(start, start + 100) for start in range(0, len(first), 100)]
+    return all(np.array_equal(first[r][1], second[r][1]) for r in rows)
+
+
+def main():
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=5000, help="images (default: 5000)")
+    parser.add_argument("--dtype", default="float16", help="type of the maps (default: float16)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of when to kill (default: 0)")
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.path:
+        print(explain(arguments.path, arguments.images, arguments.dtype))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole.h5"), Path(folder, "killed.h5")
+        few = arguments.images // 10
+        print("| images | seconds | peak memory |\n|---|---|---|")
+        for name, count in (("few.h5", few), (whole, arguments.images)):
+            start = time.perf_counter()
+            memory = run(Path(folder, name), count, arguments.dtype)
+            seconds = time.perf_counter() - start
+            print(f"| {count} | {seconds:.0f} | {memory / 1e9:.3f} GB |", flush=True)
+        print(f"\nThe store has {whole.stat().st_size / 1e6:.0f} MB.")
+        moments = random.Random(arguments.seed)
+        kills = 0
+        while kills < 3:
+            moment = moments.uniform(0.2, 0.9) * seconds
+            if run(killed, arguments.images, arguments.dtype, moment) is not None:
+                killed.unlink()  # It was done before; begin anew.
+                continue
+            kills += 1
+            print(f"Killed after {moment:.0f} s.", flush=True)
+        run(killed, arguments.images, arguments.dtype)
+        print(f"Gone on to the end: the same bits: {'yes' if same(whole, killed) else 'no'}.")
+
+
+if __name__ == "__main__":
+    main()
