@@ -27,7 +27,8 @@ class _HeadMaps(keras.layers.Layer):
     """
 
     def __init__(self, layer, postprocessing=None, resizing=None, **kwargs):
-        # Keras would cast what the layer is given, and the kernel, to half precision.
+        # A mixed policy would cast the kernel, and `ke.cam` reads it as it is.
+        kwargs["dtype"] = keras.config.floatx() if layer is None else layer.variable_dtype
         super().__init__(**kwargs, autocast=False)
         if postprocessing is not None:
             one_of("postprocessing", postprocessing, filters.FILTERS)
@@ -85,7 +86,7 @@ class ActivationMaps(_HeadMaps):
     `ke.cam`, before its postprocessing: a logit is the mean of its map, plus the bias. They can be
     differentiated, so that a loss of them is trained with. They are in single precision whatever
     the dtype policy, as rounded maps would not be those of `ke.cam`; double activations give double
-    maps.
+    maps. The outputs have the dtype that the policy of the head says.
 
     Args:
         layer: head with a kernel that inputs are multiplied by: `keras.layers.Dense`, a 1×1
