@@ -103,7 +103,8 @@ class InputGradients(keras.layers.Wrapper):
             raise invalid("score", f"one of {', '.join(SCORES)}, or a function", repr(score))
         if not isinstance(from_logits, bool):
             raise mistyped("from_logits", "a boolean", from_logits)
-        # Inputs in half precision would round their gradients.
+        # A mixed policy would cast inputs, and round their gradients.
+        kwargs["dtype"] = layer.variable_dtype
         super().__init__(layer, **kwargs, autocast=False)
         self.score, self.from_logits = score, from_logits
 

@@ -216,7 +216,7 @@ def test_bad_options_are_named(options, error, message):
 
 def test_integers_and_several_outputs_are_refused():
     with pytest.raises(TypeError, match="`inputs`. Expected floats.*Received: 'uint8'.*Rescaling"):
-        ke.layers.InputGradients(linear())(X.astype("uint8"))
+        ke.layers.InputGradients(linear())(tf.cast(X, "uint8"))
     inputs = keras.Input((4,))
     several = keras.Model(inputs, [inputs * 2, inputs * 3])
     with pytest.raises(ValueError, match="`layer`. Expected a model with one output"):
