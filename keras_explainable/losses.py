@@ -1,7 +1,6 @@
 """Losses of outputs with positions: labels that don't count, and maps that look aside."""
 
 import keras
-import numpy as np
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -176,8 +175,7 @@ class EnergyOutside(keras.losses.Loss):
         if self.options["relative"]:
             # Of the same share, and squares that neither vanish nor overflow.
             scale = keras.ops.max(keras.ops.abs(keras.ops.stop_gradient(maps)), axes, keepdims=True)
-            tiny = float(np.finfo(keras.backend.standardize_dtype(maps.dtype)).tiny)
-            maps = maps / keras.ops.where(scale > tiny, scale, 1)
+            maps = maps / keras.ops.where(scale > 0, scale, 1)
         outside = keras.ops.sum(keras.ops.square((1 - masks) * maps), axes)
         if not self.options["relative"]:
             return outside

@@ -204,6 +204,27 @@ def test_a_trained_model_with_maps_is_saved_and_shares_its_weights(head, policy,
     assert len(loaded.weights) == len(model.weights)
 
 
+class WithSoftmax(zoo.SubclassedWithTensorFlow):
+    """A classifier that ends in a layer of its own, and calls TensorFlow functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.softmax = layers.Softmax()
+
+    def call(self, inputs):
+        x = self.blocks["first"][0](tf.reverse(inputs, [1]))
+        return self.softmax(self.head(self.pool(x)))
+
+
+def test_the_last_layer_of_a_subclassed_model_is_left_as_found():
+    model = WithSoftmax()
+    model(zoo.IMAGES)
+    before = zoo.fingerprint(model)
+    made = ke.layers.with_activation_maps(model, logits=False, inputs=zoo.IMAGES)
+    np.testing.assert_allclose(made(zoo.IMAGES)["predictions"], model(zoo.IMAGES), rtol=1e-5)
+    assert zoo.fingerprint(model) == before
+
+
 def test_names_that_layers_have_already_are_left_to_them():
     x = inputs = keras.Input((9, 8, 3))
     x = layers.Conv2D(5, 3, name="maps")(x)
