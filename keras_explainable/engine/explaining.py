@@ -184,6 +184,38 @@ class Explainer(keras.Model):
             return outputs[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
+    def export(self, filepath, y=None):
+        """Export a SavedModel that explains, and is served without this library.
+
+        Args:
+            filepath: folder that is written.
+            y: units explained: `None` for every unit, or "argmax".
+
+        Raises:
+            ValueError: if `y` is something else, or the target has data, which are not served.
+        """
+        if y is not None and y != "argmax":
+            raise invalid("y", '`None` or "argmax"', repr(y))
+        if self.target is not None and self.target.data:
+            raise invalid("output", "a target without data", self.target)
+        options = {} if y is None else {y: True}
+
+        def served(inputs):
+            return self._explain_eagerly({"inputs": inputs, **options})
+
+        own, kinds = self.exposed.own_inputs, []
+        for i, tensor in enumerate(keras.tree.flatten(own)):
+            batch, *sizes, channels = tensor.shape
+            first = i in self.exposed.channels_first
+            shape = (batch, channels, *sizes) if first else tensor.shape
+            kinds.append(tf.TensorSpec(shape, tensor.dtype, tensor.name))
+        archive = keras.export.ExportArchive()
+        for part in (self.exposed, self.exposed.guide):
+            if part is not None:
+                archive.track(part)
+        archive.add_endpoint("serve", served, [keras.tree.pack_sequence_as(own, kinds)])
+        archive.write_out(filepath)
+
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)

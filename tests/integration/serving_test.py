@@ -1,4 +1,4 @@
-"""Exported models give the maps of `ke.cam` in a process that can't import this package."""
+"""Exported models and explainers give the same maps in a process that can't import this package."""
 
 import subprocess
 import sys
@@ -35,6 +35,7 @@ for folder in sys.argv[1:]:
                   float(difference))
 """
 UNITS = 3
+FIXED = ("mixed", "sequential", "guided")
 
 
 def transferred(head, policy=None, size=(None, None, 3)):
@@ -64,6 +65,12 @@ def subclassed():
     return model
 
 
+EXPLAINED = {
+    "gradcam": ("gradcam", {}, None),
+    "argmax": ("minmaxcam", {"resizing": (20, 9)}, "argmax"),
+    "guided": ("guided_backprop", {}, None),
+    "channels_first_gradients": ("gradients", {}, None),
+}
 MODELS = {
     "plain": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
     "kernel_usage": lambda: transferred(
@@ -75,6 +82,10 @@ MODELS = {
     "sequential": sequential,
     "subclassed": subclassed,
     "channels_first": lambda: zoo.channels_first().model,
+    "gradcam": lambda: transferred(layers.Dense(UNITS, activation="relu")),
+    "argmax": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
+    "guided": sequential,
+    "channels_first_gradients": lambda: zoo.channels_first().model,
 }
 
 
@@ -83,9 +94,9 @@ def images(name):
     rng = np.random.default_rng(3)
     if name == "subclassed":
         return [zoo.IMAGES, zoo.IMAGES[:1]]
-    if name == "channels_first":
+    if name.startswith("channels_first"):
         return [np.moveaxis(zoo.IMAGES, -1, 1), np.moveaxis(zoo.IMAGES[:1], -1, 1)]
-    sizes = [(12, 12), (15, 10)] if name in ("plain", "kernel_usage") else [(12, 12)] * 2
+    sizes = [(12, 12), (15, 10)] if name not in FIXED else [(12, 12)] * 2
     return [rng.normal(size=(2 + i, *size, 3)).astype("float32") for i, size in enumerate(sizes)]
 
 
@@ -99,9 +110,14 @@ def printed(tmp_path_factory):
         model, data = build(), {}
         for i, x in enumerate(images(name)):
             data[f"x{i}"] = x
-            data[f"logits{i}"], data[f"maps{i}"] = ke.cam(model, x)
-        inputs = zoo.IMAGES if name == "subclassed" else None
-        ke.layers.with_activation_maps(model, inputs=inputs).export(str(folder / "model"))
+            method, options, y = EXPLAINED.get(name, ("cam", {}, None))
+            data[f"logits{i}"], data[f"maps{i}"] = ke.explain(method, model, x, y, **options)
+        target = str(folder / "model")
+        if name in EXPLAINED:
+            ke.Explainer(method, model, **options).export(target, y)
+        else:
+            inputs = zoo.IMAGES if name == "subclassed" else None
+            ke.layers.with_activation_maps(model, inputs=inputs).export(target)
         np.savez(folder / "data.npz", **data)
         folders.append(str(folder))
     run = subprocess.run(
@@ -116,8 +132,14 @@ def printed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_served_model_gives_the_maps_of_cam_without_this_package(name, printed):
+def test_a_served_model_gives_the_same_maps_without_this_package(name, printed):
     rows = [row for row in printed if row[0] == name]
     assert [row[1:3] for row in rows] == [[k, i] for i in "01" for k in ("logits", "maps")]
     assert all(row[3] == "True" for row in rows)
     assert max(float(row[4]) for row in rows) <= 1e-6
+
+
+def test_what_is_not_served_is_refused(tmp_path):
+    explainer = ke.Explainer("gradcam", zoo.nested().model)
+    with pytest.raises(ValueError, match='`y`. Expected `None` or "argmax". Received: 3'):
+        explainer.export(tmp_path, 3)
