@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_explainable as ke
 from tests import zoo
+from tests.conftest import two_replicas
 
 UNITS = 4
 RNG = np.random.default_rng(0)
@@ -270,7 +271,7 @@ def curve():
 
 @pytest.mark.parametrize("mode", ["xla", "mixed_float16", "replicas"])
 def test_training_with_maps_is_the_same_in_every_mode(mode, curve):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if mode == "replicas" else None
+    strategy = two_replicas() if mode == "replicas" else None
     policy = mode if mode == "mixed_float16" else None
     assert curve[-1] < curve[0]
     found = fit(trained(policy), mode == "xla", strategy)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_explainable as ke
+from tests.conftest import two_replicas
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 4)).astype("float32")
@@ -191,7 +192,7 @@ def test_training_with_gradients_is_the_same_in_every_mode(mode, curve):
     options = {
         "xla": {"jit_compile": True},
         "mixed_float16": {"policy": "mixed_float16"},
-        "replicas": {"strategy": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])},
+        "replicas": {"strategy": two_replicas()},
     }[mode]
     assert curve[-1] < curve[0]
     found = fit(**options)
