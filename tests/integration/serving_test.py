@@ -59,12 +59,6 @@ def sequential():
     return keras.Sequential([keras.Input((12, 12, 3)), *stack])
 
 
-def subclassed():
-    model = zoo.SubclassedWithTensorFlow()
-    model(zoo.IMAGES)
-    return model
-
-
 EXPLAINED = {
     "gradcam": ("gradcam", {}, None),
     "argmax": ("minmaxcam", {"resizing": (20, 9)}, "argmax"),
@@ -80,7 +74,7 @@ MODELS = {
         layers.Dense(UNITS, dtype="mixed_float16"), "mixed_float16", (12, 12, 3)
     ),
     "sequential": sequential,
-    "subclassed": subclassed,
+    "subclassed": lambda: zoo.subclassed_with_tensorflow().model,
     "channels_first": lambda: zoo.channels_first().model,
     "gradcam": lambda: transferred(layers.Dense(UNITS, activation="relu")),
     "argmax": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
