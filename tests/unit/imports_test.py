@@ -22,7 +22,14 @@ FLOORS = (
         "regularizers",
         "visualization",
     ),
-    ("_keeping", "_variation", "methods._registry", "metrics._registry", "targets"),
+    (
+        "_keeping",
+        "_variation",
+        "diagnostics",
+        "methods._registry",
+        "metrics._registry",
+        "targets",
+    ),
     # What the families of methods, and of metrics, share, above `inspection`.
     ("methods._units", "metrics._arguments", "metrics._explaining", "metrics._scoring"),
     ("metrics._computing", "metrics._ranking"),
