@@ -60,13 +60,13 @@ PENALTIES = {
 }
 STRENGTHS = {
     "Digits": {
-        "KUR penalty": (1e-4, 1e-3, 1e-2),
-        "orthogonal": (1e-3, 1e-2, 1e-1),
-        "L2": (1e-4, 1e-3, 1e-2),
+        "KUR penalty": (1e-3, 1e-2, 1e-1),
+        "orthogonal": (1e-2, 1e-1, 1.0),
+        "L2": (1e-3, 1e-2, 1e-1),
     },
     "VOC": {
         "KUR penalty": (1e-4, 1e-3, 1e-2),
-        "orthogonal": (1e-3, 1e-2, 1e-1, 1.0),
+        "orthogonal": (1e-2, 1e-1, 1.0, 10.0),
         "cosines": (1e-2, 1e-1, 1.0),
         "L2": (1e-4, 1e-3, 1e-2),
     },
@@ -241,6 +241,7 @@ class Voc:
         """Return what is measured of a trained head, a dict from keys of `COLUMNS`."""
         del with_maps  # There are no images.
         found = predict(model, self.test_x)
+        together = {"average": "micro", "zero_division": 0}
         loss = float(keras.ops.mean(keras.losses.binary_crossentropy(self.test_y, found)))
         measured = scores(self.test_y, found) | {
             "loss": loss,

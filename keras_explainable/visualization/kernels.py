@@ -96,7 +96,8 @@ def usage(counts, class_names=None, *, num_kernels=None):
     """
     from matplotlib import pyplot as plt
 
-    counts = {name: np.atleast_2d(values) for name, values in dict(counts).items()}
+    if isinstance(counts, dict):
+        counts = {name: np.atleast_2d(values) for name, values in counts.items()}
     counts = _checked(counts, "counts", "(units,) or (heads, units)", 2, square=False)
     names = _names(class_names, next(iter(counts.values())).shape[1])
     breadth = 0.8 / len(counts)
