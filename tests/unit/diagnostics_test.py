@@ -39,6 +39,11 @@ def classifier(head, policy=None):
     return keras.Model(inputs, head(x))
 
 
+def built(layer):
+    layer.build((None, 3))
+    return layer
+
+
 def least_number(weights, share):
     """Try all sets of kernels, small ones first."""
     total = weights.sum()
@@ -171,7 +176,7 @@ def test_models_without_a_linear_head_get_the_error_of_cam():
     ("head", "error", "message"),
     [
         (layers.Dense(4, name="late"), ValueError, "`head`.*is built. Received: 'late'"),
-        (layers.ReLU(), TypeError, "`head`.*a layer with a kernel"),
+        (built(layers.ReLU()), TypeError, "`head`.*a layer with a kernel"),
         ("head", TypeError, "`head`.*a `keras.Model`, a layer.*Received: 'head'"),
         (None, ValueError, r"`head`.*Received: one of shape \(\)"),
         (np.ones(3), ValueError, r"`head`.*Received: one of shape \(3,\)"),
