@@ -119,6 +119,7 @@ def usage(counts, class_names=None, *, num_kernels=None):
     axes.set_xlim(-0.6, len(names) - 0.4)
     label = "kernels used" if num_kernels is None else f"kernels used, of {num_kernels}"
     axes.set_ylabel(label, fontsize=9, color=_INK)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", labelsize=_LABELS, color=_FAINT, labelcolor=_INK)
     axes.tick_params(axis="x", length=0)

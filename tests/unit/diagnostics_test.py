@@ -248,6 +248,7 @@ def test_usage_is_drawn_as_bars_and_ranges():
     for one, other in zip(plain, kur, strict=True):
         assert one.get_x() + one.get_width() <= other.get_x()
     assert axes.get_ylabel() == "kernels used, of 9"
+    assert all(tick == round(tick) for tick in axes.get_yticks())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "plain, mean 6.0",
         "KUR, mean 2.5",
