@@ -2,10 +2,10 @@
 
 Usage: `make kur` (or `python benchmarks/kernel_usage.py`) trains and measures, prints Markdown
 tables, writes them into `docs/kernel_usage.md` between the markers there, the numbers into
-`docs/kernel_usage.json`, and figures into `docs/images`. On two processor cores it takes about ten
-minutes. `--quick` does it all at a small scale, and only prints; `--seeds N` changes the number of
-repetitions; `--tables` writes tables and figures anew from the numbers of the last run, and trains
-but the two networks whose maps are shown, again.
+`docs/kernel_usage.json`, and figures into `docs/images`. On two processor cores it takes ten to
+fifteen minutes. `--quick` does it all at a small scale, and only prints; `--seeds N` changes the
+number of repetitions; `--tables` writes tables and figures anew from the numbers of the last run,
+and trains but the two networks whose maps are shown, again.
 
 - *Digits*: scenes of handwritten digits in which five pairs of digits occur together in 80 % of the
   training scenes that have one of them, and independently of each other in the test scenes. A small

@@ -111,6 +111,7 @@ def test_what_is_measured_of_digits_is_what_the_tables_show(digits):
     assert kur.draw_maps({kur.PLAIN: model, kur.LAYER: model}, digits.test).axes
 
 
+@pytest.mark.slow
 def test_the_study_fills_all_tables(voc, monkeypatch):
     tried = {"KUR penalty": (0.1,), "L2": (0.1,)}
     monkeypatch.setitem(kur.STRENGTHS, "VOC", tried)
@@ -171,3 +172,76 @@ def test_the_page_shows_all_figures_and_says_how_to_run_the_script():
     assert shown == {path.name for path in (DOCS / "images").glob("kernel_usage_*.png")}
     assert len(shown) == 5
     assert "make kur" in PAGE
+
+
+def change(title, head, key):
+    """Return a paired difference to plain heads: its mean, and the ends of its interval."""
+    heads = RESULTS["studies"][title]["heads"]
+    mean, half, _ = kur.difference(heads[head][key], heads[kur.PLAIN][key])
+    return mean, mean - half, mean + half
+
+
+def mean(title, head, key, kind="heads"):
+    return np.mean(RESULTS["studies"][title][kind][head][key])
+
+
+@pytest.mark.parametrize("title", ["Digits", "VOC"])
+def test_the_layer_is_sparser_and_its_classes_are_as_alike(title):
+    for head in (kur.LAYER, "KUR penalty"):
+        assert change(title, head, "usage")[2] < 0
+        assert change(title, head, "positive")[2] < 0
+    assert mean(title, "KUR penalty", "usage") < mean(title, kur.LAYER, "usage")
+    _, low, high = change(title, kur.LAYER, "correlation")
+    assert low <= 0 <= high
+    other = {"Digits": ("orthogonal", 0.36), "VOC": ("cosines", 0.55)}[title]
+    plain = mean(title, kur.PLAIN, "correlation")
+    assert mean(title, other[0], "correlation") < other[1] * plain
+
+
+def test_the_layer_predicts_better_on_digits_and_does_not_undo_the_bias():
+    for key in ("map", "f2"):
+        assert change("Digits", kur.LAYER, key)[1] > 0
+    _, low, high = change("VOC", kur.LAYER, "map")
+    assert low <= 0 <= high
+    _, low, high = change("Digits", kur.LAYER, "partner")
+    assert low <= 0 <= high
+    for head in (kur.PLAIN, kur.LAYER):
+        assert mean("Digits", head, "partner") == pytest.approx(0.4, abs=0.02)
+        assert mean("Digits", head, "others") < 0.005
+        matrix = np.array(RESULTS["studies"]["Digits"]["correlations"][head])
+        assert np.mean([matrix[pair] for pair in demo.PAIRS]) == pytest.approx(0.8, abs=0.05)
+    for head in ("orthogonal", "L2"):
+        assert mean("Digits", head, "partner") == pytest.approx(0.25, abs=0.02)
+        assert change("Digits", head, "f2")[2] < -0.08
+
+
+def test_maps_of_the_layer_keep_less_and_take_more_from_others():
+    for method in kur.MAPS:
+        assert change("Digits", kur.LAYER, f"{method} average_drop")[1] > 0
+        assert change("Digits", kur.LAYER, f"{method} average_drop_of_others")[1] > 0
+        assert change("Digits", kur.LAYER, f"{method} energy_pointing_game")[1] > 0
+        _, low, high = change("Digits", kur.LAYER, f"{method} average_retention_of_others")
+        assert low <= 0 <= high
+        assert change("Digits", "KUR penalty", f"{method} average_drop_of_others")[2] < 0
+    for head in RESULTS["studies"]["Digits"]["heads"]:
+        others, energy = (
+            [mean("Digits", head, f"{method} {metric}") for method in kur.MAPS]
+            for metric in ("average_drop_of_others", "energy_pointing_game")
+        )
+        assert (others[1] > others[0]) == (head != "L2")
+        assert energy[1] < energy[0]
+
+
+@pytest.mark.parametrize(("title", "cost"), [("Digits", 0.05), ("VOC", 0.03)])
+def test_the_published_factor_costs_precision_and_is_the_sparsest(title, cost):
+    by_factor = RESULTS["studies"][title]["alphas"]
+    usage, found = (
+        {name: np.mean(values[key]) for name, values in by_factor.items()}
+        for key in ("usage", "map")
+    )
+    assert sorted(("1", "√C", "C", "2C"), key=usage.get) == ["1", "√C", "C", "2C"]
+    assert found["1"] < mean(title, kur.PLAIN, "map") - cost
+    assert found["1"] < min(found["√C"], found["C"], found["2C"]) - cost
+    assert (found["2C"] > found["C"] + 0.02) == (title == "Digits")
+    ratios = {name: np.mean(values["ratio"]) for name, values in by_factor.items()}
+    assert ratios["C"] == pytest.approx(1, abs=0.05)
