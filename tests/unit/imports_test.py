@@ -21,7 +21,15 @@ FLOORS = (
         "regularizers",
         "visualization",
     ),
-    ("_keeping", "_variation", "layers", "methods._registry", "metrics._registry", "targets"),
+    (
+        "_keeping",
+        "_variation",
+        "diagnostics",
+        "layers",
+        "methods._registry",
+        "metrics._registry",
+        "targets",
+    ),
     # What the families of methods, and of metrics, share, above `inspection`.
     ("methods._units", "metrics._arguments", "metrics._explaining", "metrics._scoring"),
     ("metrics._computing", "metrics._ranking"),
