@@ -17,6 +17,8 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
+from keras_explainable.callbacks._writing import encoded
+from keras_explainable.callbacks._writing import write_whole
 from keras_explainable.evaluation._stepping import Listening
 from keras_explainable.inspection import feeding
 
@@ -202,8 +204,7 @@ class Explain(keras.callbacks.Callback):
             # A training that diverged has maps that aren't finite, which its scores tell.
             maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
             picture = visualization.raster(image, maps, titles=titles)
-            # The least compression takes a third of the time, and files are as small.
-            pictures.append((picture.shape, tf.io.encode_png(picture, compression=1)))
+            pictures.append((picture.shape, encoded(picture)))
         try:
             self._write(epoch, pictures)
         except (OSError, tf.errors.OpError) as error:
@@ -218,15 +219,15 @@ class Explain(keras.callbacks.Callback):
         if self.directory is not None:
             folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
             folder.mkdir(parents=True, exist_ok=True)
-            for number, (_, encoded) in enumerate(pictures):
-                _write_whole(folder / f"sample_{number}.png", encoded.numpy())
+            for number, (_, content) in enumerate(pictures):
+                write_whole(folder / f"sample_{number}.png", content)
         if self._writer is not None:
             plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
             metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
             with self._writer.as_default(), tf.summary.record_if(True):
-                for number, ((height, width, _), encoded) in enumerate(pictures):
-                    tensor = tf.stack([str(width), str(height), encoded])
-                    tf.summary.write(f"{self.tag}/{number}", tensor, epoch, metadata)
+                for number, ((height, width, _), content) in enumerate(pictures):
+                    values = tf.constant([str(width), str(height), content])
+                    tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
             self._writer.flush()
 
 
@@ -290,13 +291,3 @@ def _checked_images(argument, images, hint=""):
         expected = "images of shape (samples, height, width, 1 or 3)"
         raise invalid(argument, expected, images.shape, hint)
     return images
-
-
-def _write_whole(path, content):
-    """Write a file, of which nobody sees a part."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -57,8 +57,9 @@ def raster(
 
 def _painted(grey, map, scale):
     """Return a map over a grey image, floats in [0, 1]."""
+    map = _maps._resize(map, grey.shape[:2])
     low, high = scale.limits or _maps._limits([map], scale.signed)
-    shares = (_maps._resize(map, grey.shape[:2]) - low) / (high - low)
+    shares = (map - low) / (high - low)
     table = _table(scale._replace(limits=None))
     color = table[np.clip(shares * len(table), 0, len(table) - 1).astype(int)]
     return grey + color[..., 3:] * (color[..., :3] - grey)
@@ -80,35 +81,39 @@ def _arranged(cells, texts, columns):
     rows = -(-len(cells) // columns)
     size = (head + height + _GAP) * rows + _GAP, (room + _GAP) * columns + _GAP
     sheet = np.full((*size, 3), 255, np.uint8)
-    places = []
-    for number, cell in enumerate(cells):
+    for number, (cell, text) in enumerate(zip(cells, texts, strict=True)):
         row, column = divmod(number, columns)
         top = _GAP + head + (head + height + _GAP) * row
         left = _GAP + (room + _GAP) * column
-        places.append((top, left))
+        if text:
+            sheet[top - _HEAD : top, left : left + room] = _written(text, room)
         left += (room - width) // 2
         pixels = (cell * 255 + 0.5).astype(np.uint8)
         pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
         sheet[top : top + height, left : left + width] = pixels
-    return _written(sheet, texts, places, room) if head else sheet
+    return sheet
 
 
-def _written(sheet, texts, places, room):
-    """Return a picture with texts above places, fitted to the room there."""
+def _written(text, room):
+    """Return the pixels of a text that is fitted to the room there."""
     from PIL import Image
     from PIL import ImageDraw
     from PIL import ImageFont
 
     font = _font()
-    picture = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(picture)
-    for text, (top, left) in zip(texts, places, strict=True):
-        if not isinstance(font, ImageFont.FreeTypeFont):  # It knows no other letters.
-            text = text.encode("latin-1", "replace").decode("latin-1")
-        text = _maps._abridged(" ".join(text.split()), lambda t: font.getlength(t) <= room)
-        left += (room - font.getlength(text)) / 2
-        draw.text((round(left), top - _HEAD + 2), text, font=font, fill=_INK)
-    return np.array(picture)
+    known = str if isinstance(font, ImageFont.FreeTypeFont) else _in_latin
+    text = _maps._abridged(" ".join(text.split()), lambda t: font.getlength(known(t)) <= room)
+    text = known(text)
+    strip = Image.new("RGB", (room, _HEAD), "white")
+    left = max(0, (room - font.getlength(text)) / 2)
+    ImageDraw.Draw(strip).text((round(left), 2), text, font=font, fill=_INK)
+    return np.asarray(strip)
+
+
+def _in_latin(text):
+    """Return a text in the letters that the font without FreeType has."""
+    text = text.replace("\N{HORIZONTAL ELLIPSIS}", "..")
+    return text.encode("latin-1", "replace").decode("latin-1")
 
 
 @functools.lru_cache(maxsize=1)
