@@ -10,7 +10,7 @@ from keras_explainable.visualization import maps as _maps
 
 _INK = (38, 38, 38)
 # Pixels.
-_CELL, _NARROWEST, _GAP, _HEAD, _FONT_SIZE = 160, 112, 6, 20, 13
+_CELL, _NARROWEST, _GAP, _HEAD, _FONT_SIZE = 160, 136, 6, 24, 16
 
 
 def raster(
@@ -42,7 +42,7 @@ def raster(
 
     Example:
         >>> raster(np.zeros((32, 32)), np.eye(4), titles=["diagonal"]).shape
-        (192, 338, 3)
+        (196, 338, 3)
     """
     image, maps = _maps._displayable(image), _maps._split("maps", maps)
     titles = _maps._check_texts("titles", None if titles is None else [titles], [len(maps)])[0]

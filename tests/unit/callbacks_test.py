@@ -245,7 +245,7 @@ def test_titles_have_the_probabilities_of_the_model(tmp_path, monkeypatch, activ
 
 def test_without_units_all_of_a_few_are_explained(tmp_path):
     fit(build(), [explain(tmp_path, None)], epochs=1)
-    assert pixels(tmp_path / "epoch_000" / "sample_0.png").shape == (192, 4 * 166 + 6, 3)
+    assert pixels(tmp_path / "epoch_000" / "sample_0.png").shape == (196, 4 * 166 + 6, 3)
 
 
 @pytest.mark.parametrize("method", ["smooth_gradients", "gradients", "scorecam"])
@@ -269,7 +269,7 @@ def test_what_is_drawn_can_be_another_image_and_inputs_can_be_several(tmp_path):
     callback = ke.callbacks.Explain(data, 0, images=drawn, directory=tmp_path)
     model.fit(data, np.ones((4, 2)), verbose=0, callbacks=[callback])
     picture = pixels(tmp_path / "epoch_000" / "sample_3.png")
-    np.testing.assert_array_equal(picture[26:186:10, 6:166:10], drawn[3])
+    np.testing.assert_array_equal(picture[30:190:10, 6:166:10], drawn[3])
     callback = ke.callbacks.Explain(data, 0, directory=tmp_path)
     with pytest.raises(ValueError, match=r"`x`.*Received: \(4, 8, 8, 5\). Pass what is drawn as"):
         model.fit(data, np.ones((4, 2)), verbose=0, callbacks=[callback])

@@ -372,15 +372,15 @@ def test_raster_writes_titles_above_their_maps():
     image = np.zeros((40, 40))
     titles = ["", "digit 3 0.98"]
     picture = visualization.raster(image, np.ones((4, 4, 2)), titles=titles, caption="7")
-    assert picture.shape == (20 + 160 + 12, 3 * 166 + 6, 3)
-    inked = (picture[6:26] < 128).any((0, 2))
+    assert picture.shape == (24 + 160 + 12, 3 * 166 + 6, 3)
+    inked = (picture[6:30] < 128).any((0, 2))
     runs = [inked[6 + 166 * n : 166 * (n + 1)] for n in range(3)]
     assert [run.any() for run in runs] == [True, False, True]
     places = np.flatnonzero(runs[2])
     assert places.mean() == pytest.approx(80, abs=4)
-    assert 60 < np.ptp(places) < 120
+    assert 80 < np.ptp(places) < 140
     plain = visualization.raster(image, np.ones((4, 4, 2)))
-    np.testing.assert_array_equal(picture[26:], plain[6:])
+    np.testing.assert_array_equal(picture[30:], plain[6:])
 
 
 def test_raster_enlarges_small_images_and_leaves_large_ones():
@@ -388,7 +388,7 @@ def test_raster_enlarges_small_images_and_leaves_large_ones():
     assert visualization.raster(np.zeros((200, 90)), np.ones((2, 2))).shape == (212, 198, 3)
     # Narrow images are given room for their titles.
     titled = visualization.raster(np.zeros((200, 90)), np.ones((2, 2)), titles=["digit 1 0.5"])
-    assert titled.shape == (232, 242, 3)
+    assert titled.shape == (236, 290, 3)
     rows = visualization.raster(np.zeros((160, 160)), np.ones((2, 2, 4)), columns=2)
     assert rows.shape == (3 * 166 + 6, 2 * 166 + 6, 3)
 
@@ -418,7 +418,7 @@ def test_raster_abridges_titles_and_keeps_the_score(monkeypatch, is_bitmap):
     assert text != start
     assert title.startswith(start)
     assert left >= 0
-    assert 120 < font.getlength(text) <= 160 - 2 * left + 1
+    assert 115 < font.getlength(text) <= 160 - 2 * left + 1
 
 
 def test_raster_does_without_the_font_of_matplotlib(monkeypatch, tmp_path):
@@ -428,7 +428,7 @@ def test_raster_does_without_the_font_of_matplotlib(monkeypatch, tmp_path):
     rasters._font.cache_clear()
     picture = visualization.raster(np.zeros((32, 32)), np.eye(4), titles=["digit 3 0.98"])
     rasters._font.cache_clear()
-    assert (picture[6:26, 172:] < 128).any()
+    assert (picture[6:30, 172:] < 128).any()
 
 
 @pytest.mark.parametrize(
