@@ -5,9 +5,8 @@ too. Both cases take a ResNet50V2 with random weights on images of 64². Every c
 of its own, where what is measured and its reference take turns; ratios are those of medians.
 
 - The head: a step of training with `KernelUsageDense`, over one with a `Dense` head.
-- The callback: what `Explain` takes of an epoch of `fit` to explain samples and to write PNG files
-  and TensorBoard's, over a compiled `ke.explain` of the same samples. It leaves nothing to do for
-  later, so that this is what it adds to the epoch.
+- The callback: what `Explain`, which writes PNG files and TensorBoard's, adds to an epoch of `fit`,
+  over a compiled `ke.explain` of the same samples.
 """
 
 import argparse
@@ -27,6 +26,7 @@ SIZE = 64
 UNITS = 20
 BATCH = 32
 NUM_EXPLAINED = 8
+EPOCHS = 5
 
 
 class Case(NamedTuple):
@@ -90,33 +90,25 @@ def measure_head(turns):
 
 def measure_callback(turns):
     """Compare what the callback adds to an epoch with the maps that it draws."""
-    import keras
-
     import keras_explainable as ke
 
     model = _model()
     images, labels = (array[:NUM_EXPLAINED] for array in _data())
     units = [[number % UNITS] for number in range(NUM_EXPLAINED)]
-    begun, ended, explained = [], [], []
-
-    def clock(times):
-        return lambda *_: times.append(time.perf_counter())
-
-    def explain(*_):
-        clock(explained)()
-        ke.gradcam(model, images, units)
-        clock(explained)()
-
-    before = keras.callbacks.LambdaCallback(on_epoch_begin=explain, on_epoch_end=clock(begun))
-    after = keras.callbacks.LambdaCallback(on_epoch_end=clock(ended))
     with tempfile.TemporaryDirectory() as folder:
-        measured = ke.callbacks.Explain(images, units, log_dir=folder, directory=folder)
-        callbacks = [before, measured, after]
-        model.fit(images, labels, epochs=turns + 1, verbose=0, callbacks=callbacks)
-    # The first epoch compiles.
-    own = [end - start for start, end in zip(begun, ended, strict=True)][1:]
-    maps = [end - start for start, end in zip(explained[::2], explained[1::2], strict=True)][1:]
-    return statistics.median(own) / statistics.median(maps), statistics.median(maps)
+        explain = ke.callbacks.Explain(images, units, log_dir=folder, directory=folder)
+
+        def fit(callbacks):
+            model.fit(images, labels, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+
+        functions = [
+            lambda: fit([]),
+            lambda: fit([explain]),
+            lambda: ke.gradcam(model, images, units),
+        ]
+        without, own, maps = _times(functions, turns)
+    added = statistics.median(b - a for a, b in zip(without, own, strict=True)) / EPOCHS
+    return added / statistics.median(maps), statistics.median(maps)
 
 
 CASES = {

@@ -1,5 +1,6 @@
 """Pictures of maps of chosen samples, epoch by epoch."""
 
+import concurrent.futures
 import importlib.util
 import warnings
 from pathlib import Path
@@ -43,8 +44,9 @@ class Explain(keras.callbacks.Callback):
     - In a directory it is `directory/epoch_000/sample_0.png`, and `directory/initial/sample_0.png`
       before training.
 
-    The step is compiled, and tried, before the first epoch; it is kept for later fits. Where a
-    picture can't be written there is a warning, and training goes on.
+    The step is compiled, and tried, before the first epoch; it is kept for later fits. Pictures of
+    an epoch are painted and written while the next one runs, and all are there when `fit` returns.
+    Where one can't be written there is a warning, and training goes on.
 
     Args:
         x: samples, what `ke.explain` takes but for data sets: array, or list or dict of them.
@@ -121,7 +123,7 @@ class Explain(keras.callbacks.Callback):
         self._x, self._y = keras.tree.map_structure(_as_array, x), y
         self._images = None if images is None else _checked_images("images", images)
         self._explainers = Kept(1)
-        self._prepared = self._writer = None
+        self._prepared = self._writer = self._worker = self._pending = None
         self._waits = False
 
     def on_train_begin(self, logs=None):
@@ -133,6 +135,7 @@ class Explain(keras.callbacks.Callback):
             self.directory.mkdir(parents=True, exist_ok=True)
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir / _RUN))
+        self._worker = concurrent.futures.ThreadPoolExecutor(1)
         if self.model.built:  # Other models are when an epoch ends.
             self._prepare()
 
@@ -157,9 +160,20 @@ class Explain(keras.callbacks.Callback):
         self._close()
 
     def _close(self):
+        """Wait for what isn't written yet, and close what was written to."""
+        self._wait()
+        if self._worker is not None:
+            self._worker.shutdown()
         if self._writer is not None:
             self._writer.close()
-        self._prepared = self._writer = None
+        self._prepared = self._writer = self._worker = None
+
+    def _wait(self):
+        """Wait for the last pictures, and tell if they were not written."""
+        pending, self._pending = self._pending, None
+        failure = None if pending is None else pending.result()
+        if failure:
+            warnings.warn(failure, stacklevel=2)
 
     def _prepare(self):
         self._prepared = self._explainers.get(self.model, (), self._build)
@@ -191,26 +205,31 @@ class Explain(keras.callbacks.Callback):
         return explainer, data, images
 
     def _draw(self, epoch):
-        """Explain the samples, and write a picture of each."""
+        """Explain the samples, and have a picture of each painted and written."""
         explainer, data, images = self._prepared
         found = explainer.scored(data, self.batch_size)
-        pictures = []
-        for image, maps, units, scores in zip(
-            images, found["maps"], found["units"], found["scores"], strict=True
-        ):
-            titles = [
-                f"{self._name(unit)} {score:.2f}" for unit, score in zip(units, scores, strict=True)
-            ]
-            # A training that diverged has maps that aren't finite, which its scores tell.
-            maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-            picture = visualization.raster(image, maps, titles=titles)
-            pictures.append((picture.shape, encoded(picture)))
+        self._wait()
+        self._pending = self._worker.submit(self._finish, epoch, images, found)
+
+    def _finish(self, epoch, images, found):
+        """Paint and write pictures; return why they couldn't be written."""
+        pictures = [
+            self._painted(*sample)
+            for sample in zip(images, found["maps"], found["units"], found["scores"], strict=True)
+        ]
         try:
             self._write(epoch, pictures)
         except (OSError, tf.errors.OpError) as error:
-            warnings.warn(
-                f"The explanations of epoch {epoch} were not written: {error}", stacklevel=2
-            )
+            return f"The explanations of epoch {epoch} were not written: {error}"
+        return None
+
+    def _painted(self, image, maps, units, scores):
+        pairs = zip(units, scores, strict=True)
+        titles = [f"{self._name(unit)} {score:.2f}" for unit, score in pairs]
+        # A training that diverged has maps that aren't finite, which its scores tell.
+        maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+        picture = visualization.raster(image, maps, titles=titles)
+        return picture.shape, encoded(picture)
 
     def _name(self, unit):
         return f"unit {unit}" if self.class_names is None else self.class_names[unit]
