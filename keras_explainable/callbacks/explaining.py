@@ -42,7 +42,7 @@ class Explain(keras.callbacks.Callback):
       `keras.callbacks.TensorBoard(log_dir)` can write beside it. Steps are epochs counted from 0,
       as there.
     - In a directory it is `directory/epoch_000/sample_0.png`, and `directory/initial/sample_0.png`
-      before training.
+      for step -1.
 
     The step is compiled, and tried, before the first epoch; it is kept for later fits. Pictures of
     an epoch are painted and written while the next one runs, and all are there when `fit` returns.
