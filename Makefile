@@ -34,6 +34,7 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 bench: $(VENV)/demo.stamp  ## Measure time and memory.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
 	$(VENV)/bin/python benchmarks/metrics.py
+	$(VENV)/bin/python benchmarks/training.py
 
 sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs/sanity.md.
 	$(VENV)/bin/python benchmarks/sanity.py $(ARGS)

@@ -37,7 +37,8 @@ FLOORS = (
     ("methods._inputs", "methods._activations"),
     ("methods", "metrics"),
     ("engine",),
-    ("evaluation", "callbacks", "demo", "features"),
+    ("evaluation", "demo", "features"),
+    ("callbacks",),
     ("", "__main__"),
 )
 # Every name that Keras keeps private in what a user holds: a model, a layer, a symbolic tensor.
