@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import importlib.util
+import io
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,6 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
-from keras_explainable.callbacks._writing import encoded
-from keras_explainable.callbacks._writing import write_whole
 from keras_explainable.evaluation._stepping import Listening
 from keras_explainable.inspection import feeding
 
@@ -229,7 +228,7 @@ class Explain(keras.callbacks.Callback):
         # A training that diverged has maps that aren't finite, which its scores tell.
         maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
         picture = visualization.raster(image, maps, titles=titles)
-        return picture.shape, encoded(picture)
+        return picture.shape, _encoded(picture)
 
     def _name(self, unit):
         return f"unit {unit}" if self.class_names is None else self.class_names[unit]
@@ -239,7 +238,7 @@ class Explain(keras.callbacks.Callback):
             folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
             folder.mkdir(parents=True, exist_ok=True)
             for number, (_, content) in enumerate(pictures):
-                write_whole(folder / f"sample_{number}.png", content)
+                _write_whole(folder / f"sample_{number}.png", content)
         if self._writer is not None:
             plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
             metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
@@ -297,6 +296,25 @@ class _Scoring(engine.Explainer):
             "scores": inspection.gather_units(scores, units),
             "units": units,
         }
+
+
+def _encoded(pixels):
+    """Return a picture as PNG, with little compression, which is quick."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", compress_level=1)
+    return content.getvalue()
+
+
+def _write_whole(path, content):
+    """Write a file, of which nobody sees a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _as_array(array):

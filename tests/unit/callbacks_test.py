@@ -15,7 +15,6 @@ from keras import layers
 from PIL import Image
 
 import keras_explainable as ke
-from keras_explainable.callbacks import _writing
 
 SIZE, UNITS = 8, 3
 _random = np.random.default_rng(0)
@@ -306,16 +305,6 @@ def test_a_folder_that_cannot_be_made_is_told_before_training(tmp_path):
     with pytest.raises(OSError, match="file"):
         fit(build(), [explain(tmp_path / "file" / "pictures"), noting])
     assert begun == []
-
-
-def test_pictures_are_encoded_without_loss():
-    random = np.random.default_rng(0)
-    for shape in ((1, 1, 3), (5, 7, 3), (64, 32, 3)):
-        picture = random.integers(0, 256, shape, dtype="uint8")
-        np.testing.assert_array_equal(tf.io.decode_png(_writing.encoded(picture)), picture)
-        opened = Image.open(io.BytesIO(_writing.encoded(picture)))
-        opened.load()
-        np.testing.assert_array_equal(np.asarray(opened), picture)
 
 
 def test_explain_names_bad_arguments(tmp_path, monkeypatch):
