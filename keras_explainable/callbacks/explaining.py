@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import importlib.util
-import io
 import warnings
 from pathlib import Path
 
@@ -228,7 +227,7 @@ class Explain(keras.callbacks.Callback):
         # A training that diverged has maps that aren't finite, which its scores tell.
         maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
         picture = visualization.raster(image, maps, titles=titles)
-        return picture.shape, _encoded(picture)
+        return picture.shape, tf.io.encode_png(picture, compression=1).numpy()
 
     def _name(self, unit):
         return f"unit {unit}" if self.class_names is None else self.class_names[unit]
@@ -296,15 +295,6 @@ class _Scoring(engine.Explainer):
             "scores": inspection.gather_units(scores, units),
             "units": units,
         }
-
-
-def _encoded(pixels):
-    """Return a picture as PNG, with little compression, which is quick."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", compress_level=1)
-    return content.getvalue()
 
 
 def _write_whole(path, content):
