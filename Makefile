@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint bench sanity study floor clean
+.PHONY: help demo test fast lint bench sanity study kur floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -34,6 +34,7 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 bench: $(VENV)/demo.stamp  ## Measure time and memory.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
 	$(VENV)/bin/python benchmarks/metrics.py
+	$(VENV)/bin/python benchmarks/training.py
 
 sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs/sanity.md.
 	$(VENV)/bin/python benchmarks/sanity.py $(ARGS)
@@ -44,6 +45,9 @@ floor: $(FLOOR)/floor.stamp  ## Run the fast tests on the lowest versions suppor
 
 study: $(VENV)/demo.stamp  ## Compare methods by metrics that mask inputs; fills docs/faithfulness.md.
 	$(VENV)/bin/python benchmarks/faithfulness.py $(ARGS)
+
+kur: $(VENV)/demo.stamp  ## Compare heads that use kernels sparingly with others; fills docs/kernel_usage.md.
+	$(VENV)/bin/python benchmarks/kernel_usage.py $(ARGS)
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR)

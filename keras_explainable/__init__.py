@@ -14,6 +14,8 @@ if _keras.backend.backend() != "tensorflow":
         "before Keras is imported, or change `backend` in ~/.keras/keras.json."
     )
 
+from keras_explainable import callbacks as callbacks
+from keras_explainable import diagnostics as diagnostics
 from keras_explainable import engine as engine
 from keras_explainable import evaluation as evaluation
 from keras_explainable import features as features

@@ -1,5 +1,6 @@
 """Errors that say what was expected and what came."""
 
+import contextlib
 import math
 import numbers
 
@@ -59,6 +60,24 @@ def one_of(argument, value, names):
     """Raise that a value is none of some names."""
     if not isinstance(value, str) or value not in names:
         raise invalid(argument, f"one of {', '.join(names)}", repr(value))
+
+
+@contextlib.contextmanager
+def renamed(**names):
+    """Raise errors with the names that arguments have in the caller.
+
+    Args:
+        **names: new names by the names of the arguments in what is called.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        for name, new in names.items():
+            message = message.replace(f"`{name}`", f"`{new}`")
+        if message == str(error):
+            raise
+        raise type(error)(message) from error.__cause__
 
 
 def _message(argument, expected, received, hint):

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_explainable import visualization
 from keras_explainable._checks import invalid
+from keras_explainable._checks import number
 from keras_explainable.engine.explaining import explain
 
 CANVAS = 64
@@ -21,6 +22,8 @@ DIGIT_SIZES = (20, 22, 24)
 METHODS = {"gradcam": "Grad-CAM", "minmaxcam": "MinMax-CAM", "d_minmaxcam": "D-MinMax-CAM"}
 MAX_DIGITS = 4
 SPACING = 2
+# Digits that a bias makes occur together.
+PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 THRESHOLD = 0.5
 
 
@@ -99,25 +102,39 @@ def load_digits(held_out=0.2, seed=0):
     )
 
 
-def draw_scenes(digits, num_scenes, seed=0):
+def draw_scenes(digits, num_scenes, seed=0, co_occurrence=None):
     """Draw scenes with scanned digits.
 
-    Digits have random classes, sizes, places and contrasts, on a noisy background.
+    Digits have random classes, sizes, places and contrasts, on a noisy background. A scene has one
+    to four digits, each number as often as any other, of classes that don't depend on each other
+    but for being distinct.
+
+    With a bias, a scene is drawn from one or two of the five `PAIRS` of digits, (0, 1) to (8, 9),
+    equally often: of each of its pairs it has both digits with the probability `co_occurrence`, and
+    else one of the two, each as often. Without a bias, one scene in eight of those that have a
+    digit of a pair has both.
 
     Args:
         digits: `Digits` to draw with.
         num_scenes: integer, number of scenes.
         seed: integer or sequence of integers; the same seed draws the same scenes.
+        co_occurrence: float in [0, 1], the share of scenes with both digits of a pair among those
+            with at least one of them. Defaults to no bias.
 
     Returns:
         `Scenes`.
+
+    Raises:
+        ValueError: if `co_occurrence` is no number in [0, 1].
     """
+    if co_occurrence is not None and number("co_occurrence", co_occurrence, least=0) > 1:
+        raise invalid("co_occurrence", "a number in [0, 1]", co_occurrence)
     rng = np.random.default_rng(seed)
     by_class = [np.flatnonzero(digits.labels == label) for label in range(CLASSES)]
     ink = np.zeros((num_scenes, CANVAS, CANVAS), "float32")
     masks = np.zeros((num_scenes, CANVAS, CANVAS, CLASSES), bool)
     for scene, mask in zip(ink, masks, strict=True):
-        classes = rng.permutation(CLASSES)[: rng.integers(1, MAX_DIGITS + 1)]
+        classes = _choose(rng, co_occurrence)
         for label, (top, left, size) in zip(classes, _place(len(classes), rng), strict=True):
             digit = digits.images[size][rng.choice(by_class[label])]
             box = slice(top, top + size), slice(left, left + size)
@@ -127,6 +144,15 @@ def draw_scenes(digits, num_scenes, seed=0):
     noise = 0.04 * rng.standard_normal(ink.shape, "float32")
     images = np.clip(background + (1 - background) * ink + noise, 0, 1)
     return Scenes(images[..., None], masks.any((1, 2)).astype("float32"), masks)
+
+
+def _choose(rng, co_occurrence):
+    """Choose the classes of a scene."""
+    if co_occurrence is None:
+        return rng.permutation(CLASSES)[: rng.integers(1, MAX_DIGITS + 1)]
+    pairs = rng.permutation(PAIRS)[: rng.integers(1, MAX_DIGITS // 2 + 1)]
+    kept = [2 if rng.uniform() < co_occurrence else 1 for _ in pairs]
+    return np.concatenate([rng.permutation(p)[:k] for p, k in zip(pairs, kept, strict=True)])
 
 
 def _enlarge(images, size):

@@ -222,17 +222,42 @@ def resize(maps, sizes):
     return tf.reshape(maps, (batch, *sizes, rest[-1]))
 
 
+def checked_sizes(resizing):
+    """Check what maps are to be resized to.
+
+    Args:
+        resizing: boolean or `None`, a positive integer for all axes, or a tuple of one per axis.
+
+    Returns:
+        `True`, `False`, an integer for all axes, or a tuple of integers.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(resizing, bool):
+        return resizing
+    if resizing is None:
+        return False
+    if _is_integer(resizing) and resizing > 0:
+        return int(resizing)
+    valid = isinstance(resizing, list | tuple) and len(resizing) > 0
+    if not valid or not all(_is_integer(size) and size > 0 for size in resizing):
+        expected = "a boolean, a positive integer or a tuple of them"
+        raise invalid("resizing", expected, repr(resizing))
+    return tuple(int(size) for size in resizing)
+
+
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _are_sizes(sizes):
     """Tell whether something holds positive integers, or scalar tensors."""
     try:
         sizes = list(sizes)
     except TypeError:
         return False
-    return all(
-        tf.is_tensor(size)
-        or (isinstance(size, numbers.Integral) and not isinstance(size, bool) and size > 0)
-        for size in sizes
-    )
+    return all(tf.is_tensor(size) or (_is_integer(size) and size > 0) for size in sizes)
 
 
 FILTERS = {

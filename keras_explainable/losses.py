@@ -1,4 +1,4 @@
-"""Losses of outputs with positions that don't count."""
+"""Losses of outputs with positions: labels that don't count, and maps that look aside."""
 
 import keras
 
@@ -92,3 +92,112 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "from_logits": self.from_logits,
         }
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class EnergyOutside(keras.losses.Loss):
+    r"""Energy of maps, or of gradients, outside of where the evidence may be.
+
+    .. math:: E = \sum_{i, c} \big( (1 - a_{ic}) M_{ic} \big)^2
+
+    of positions i and channels c, with masks :math:`a` of 1 where the evidence may be and 0 where
+    it may not. Of the gradients that `ke.layers.InputGradients` returns it is the published penalty
+    for the right reasons. Of class activation maps, `positive=True` takes the part that speaks for
+    a unit, :math:`\max(M, 0)`, and `per_unit=True` makes one loss of each unit.
+
+    A model lowers it also by making all of its maps smaller. `relative=True` is the share of the
+    energy that lies outside,
+
+    .. math:: S = \frac{\sum_{i, c} \big( (1 - a_{ic}) M_{ic} \big)^2}{\sum_{i, c} M_{ic}^2}
+
+    from 0 to 1, which doesn't depend on the scale of the maps. Where there is no energy it is 0,
+    without a gradient.
+
+    Args:
+        positive: whether only what is positive in maps has energy. Defaults to False.
+        relative: whether the energy outside is divided by all of it. Defaults to False.
+        per_unit: whether each channel of the maps is a unit, with a loss of its own. Losses are
+            `(batch, units)` then, and else `(batch,)`; a `sample_weight` has that shape. Weights of
+            `(batch, units)`, such as the labels, choose the units that are penalized. Defaults to
+            False.
+        reduction: as in `keras.losses.Loss`. The mean is over all losses, units of weight 0
+            included. Defaults to "sum_over_batch_size".
+        name: name of the loss.
+        dtype: dtype policy of the loss. Defaults to that of Keras.
+
+    Raises:
+        TypeError: if an option is no boolean.
+        ValueError: if, when it is called, masks are not of the size of the maps.
+
+    References:
+        - Ross, Hughes, Doshi-Velez, "Right for the Right Reasons: Training Differentiable Models by
+          Constraining their Explanations", IJCAI 2017. arXiv 1703.03717. First term of equation 1
+          in the masks and gradients; the positive and relative forms are this library's.
+
+    Example:
+        >>> import numpy as np, keras_explainable as ke
+        >>> maps = np.array([[[[3.0], [-4.0]]]], "float32")
+        >>> masks = np.array([[[1, 0]]])
+        >>> float(ke.losses.EnergyOutside()(masks, maps))
+        16.0
+        >>> round(float(ke.losses.EnergyOutside(relative=True)(masks, maps)), 2)
+        0.64
+    """
+
+    def __init__(
+        self,
+        positive=False,
+        relative=False,
+        per_unit=False,
+        reduction="sum_over_batch_size",
+        name="energy_outside",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self.options = {"positive": positive, "relative": relative, "per_unit": per_unit}
+        for option, value in self.options.items():
+            if not isinstance(value, bool):
+                raise mistyped(option, "a boolean", value)
+
+    def call(self, y_true, y_pred):
+        """Return losses `(batch,)`, or `(batch, units)` of each unit.
+
+        Args:
+            y_true: masks `(batch, *positions)`, or with a last axis of 1 or of one mask per channel
+                or unit.
+            y_pred: float maps `(batch, *positions, channels)`.
+        """
+        maps = keras.ops.convert_to_tensor(y_pred)
+        masks = _fitting_masks(keras.ops.cast(y_true, maps.dtype), maps)
+        if self.options["positive"]:
+            maps = keras.ops.relu(maps)
+        axes = tuple(range(1, len(maps.shape) - self.options["per_unit"]))
+        if self.options["relative"]:
+            # Of the same share, and squares that neither vanish nor overflow.
+            scale = keras.ops.max(keras.ops.abs(keras.ops.stop_gradient(maps)), axes, keepdims=True)
+            maps = maps / keras.ops.where(scale > 0, scale, 1)
+        outside = keras.ops.sum(keras.ops.square((1 - masks) * maps), axes)
+        if not self.options["relative"]:
+            return outside
+        energy = keras.ops.sum(keras.ops.square(maps), axes)
+        return outside / keras.ops.where(energy > 0, energy, 1)
+
+    def get_config(self):
+        """Return what the loss is made from."""
+        return {**super().get_config(), **self.options}
+
+
+def _fitting_masks(masks, maps):
+    """Give masks the rank of maps, or say that they don't fit."""
+    given = tuple(masks.shape)
+    if len(given) == len(maps.shape) - 1:
+        masks = keras.ops.expand_dims(masks, -1)
+    positions = zip(masks.shape[1:-1], maps.shape[1:-1], strict=False)
+    fits = len(masks.shape) == len(maps.shape) and all(
+        None in pair or pair[0] == pair[1] for pair in positions
+    )
+    if not fits or masks.shape[-1] not in (1, maps.shape[-1]):
+        expected = f"masks of the size of the maps {tuple(maps.shape)}"
+        hint = "Resize the masks, or the maps with `resizing=` where they are made."
+        raise invalid("y_true", expected, f"shape {given}", hint)
+    return masks

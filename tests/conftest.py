@@ -25,6 +25,13 @@ def script(name):
     return loaded
 
 
+def two_replicas():
+    """Return a strategy of two devices, of which a process can train with several."""
+    # By default their reductions go by numbers that start anew in each strategy, and get mixed up.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=reduction)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(7)

@@ -14,6 +14,7 @@ from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import renamed
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
 from keras_explainable._keeping import Kept
@@ -94,7 +95,7 @@ class Explainer(keras.Model):
             is_raw = any(options.get(name) for name in registration.raw_options)
             postprocessing = None if is_raw else registration.postprocessing
         filter_maps = filters.get(postprocessing)
-        sizes = _sizes(resizing)
+        sizes = filters.checked_sizes(resizing)
         _check_options(registration, options)
         with model.distribute_strategy.scope():
             super().__init__(name=f"{model.name}_explainer")
@@ -217,6 +218,38 @@ class Explainer(keras.Model):
     def _run(self, batch):
         """Run the step on one batch, on all replicas."""
         return self.predict_on_batch(shared_out(batch, self.distribute_strategy))
+
+    def export(self, filepath, y=None):
+        """Export a SavedModel that explains, and is served without this library.
+
+        Args:
+            filepath: folder that is written.
+            y: units explained: `None` for every unit, or "argmax".
+
+        Raises:
+            ValueError: if `y` is something else, or the target has data, which are not served.
+        """
+        if y is not None and y != "argmax":
+            raise invalid("y", '`None` or "argmax"', repr(y))
+        if self.target is not None and self.target.data:
+            raise invalid("output", "a target without data", self.target)
+        options = {} if y is None else {y: True}
+
+        def served(inputs):
+            return self._explain_eagerly({"inputs": inputs, **options})
+
+        own, kinds = self.exposed.own_inputs, []
+        for i, tensor in enumerate(keras.tree.flatten(own)):
+            batch, *sizes, channels = tensor.shape
+            first = i in self.exposed.channels_first
+            shape = (batch, channels, *sizes) if first else tensor.shape
+            kinds.append(tf.TensorSpec(shape, tensor.dtype, tensor.name))
+        archive = keras.export.ExportArchive()
+        for part in (self.exposed, self.exposed.guide):
+            if part is not None:
+                archive.track(part)
+        archive.add_endpoint("serve", served, [keras.tree.pack_sequence_as(own, kinds)])
+        archive.write_out(filepath)
 
     def predict_step(self, data):
         """Explain one batch: the hook that Keras compiles and distributes."""
@@ -624,13 +657,8 @@ def _first_batch(x):
 
 def _expose(registration, model, layer, output, inputs, reshape, options):
     """Expose what the family of a method needs, with errors that name the arguments given here."""
-    try:
+    with renamed(arguments="layer", outputs="output"):
         return registration.exposed(model, layer, output, inputs=inputs, reshape=reshape, **options)
-    except (TypeError, ValueError) as error:
-        message = str(error).replace("`arguments`", "`layer`").replace("`outputs`", "`output`")
-        if message == str(error):
-            raise
-        raise type(error)(message) from error.__cause__
 
 
 def _check_options(registration, options):
@@ -645,21 +673,6 @@ def _check_options(registration, options):
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
-
-
-def _sizes(resizing):
-    """Return `True`, `False`, an integer for all axes, or a tuple of sizes."""
-    if isinstance(resizing, bool):
-        return resizing
-    if resizing is None:
-        return False
-    sizes = (resizing,) if _is_integer(resizing) else resizing
-    valid = isinstance(sizes, list | tuple) and len(sizes) > 0
-    if not valid or not all(_is_integer(size) and size > 0 for size in sizes):
-        raise invalid(
-            "resizing", "a boolean, a positive integer or a tuple of them", repr(resizing)
-        )
-    return int(resizing) if _is_integer(resizing) else tuple(int(size) for size in sizes)
 
 
 def _is_integer(value):

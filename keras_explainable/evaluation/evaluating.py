@@ -110,64 +110,152 @@ def evaluate(
     """
     if not isinstance(model, keras.Model):
         raise mistyped("model", "a `keras.Model`", model)
-    chosen = _methods(methods)
-    judged = _metrics(metrics, activation, threshold)
-    num_resamples = positive_integer("num_resamples", num_resamples, least=0)
-    more = {"masks": masks, "boxes": boxes, "fixations": fixations, "labels": labels}
-    more = {name: value for name, value in more.items() if value is not None}
-    source = _batches.source(x, y, more, batch_size)
-    _check_needs(judged, source)
-    example = None if _compat.is_functional(model) else source.example
-    steps = {
-        label: step_for(
-            method,
-            model,
-            judged,
-            threshold=threshold,
-            activation=activation,
-            **{"layer": layer, "output": output, "inputs": example, **arguments},
-        )
-        for label, (method, arguments) in chosen.items()
-    }
-    first = next(iter(steps.values()))
-    source.check(first)
-    names = _class_names(class_names, first.num_units)
-    identity = {
-        "methods": {label: described(pair) for label, pair in chosen.items()},
-        "metrics": {
-            label: [m.registration.name, described(m.get_config())] for label, m in judged.items()
-        },
-        "data": None if path is None else source.identity(),
-        "model": None if path is None else fingerprint(model),
-        "options": described([layer, output, activation, threshold, num_resamples, seed]),
-    }
-    record = Record(path, identity)
-    progress = _Progress(len(steps), source.num_batches, verbose)
-    run = _Run(model, judged, source, record, (num_resamples, seed), progress)
-    evaluated = {label: run.evaluate(label, step) for label, step in steps.items()}
-    rows, curves = [], {}
-    for label, accumulators in evaluated.items():
-        for metric, accumulator in accumulators.items():
-            rows += [
-                Row(label, metric, ALL if unit is None else names(unit), *values)
-                for unit, *values in accumulator.summary()
-            ]
-            curve = accumulator.curve()
-            if curve is not None:
-                curves[label, metric] = curve.tolist()
-    _warn_of_nothing(rows)
-    return Evaluation(
-        rows,
-        curves,
-        {label: metric.higher_is_better for label, metric in judged.items()},
-        next(iter(record.done.values()))["samples"],
-        {name: identity[name] for name in ("methods", "metrics", "options")},
-        {
-            label: m.registration.curve_axis
-            for label, m in judged.items()
-            if m.registration.curve_axis
-        },
+    comparison = Comparison(
+        x,
+        y,
+        methods=methods,
+        metrics=metrics,
+        masks=masks,
+        boxes=boxes,
+        fixations=fixations,
+        labels=labels,
+        layer=layer,
+        output=output,
+        activation=activation,
+        threshold=threshold,
+        batch_size=batch_size,
+        class_names=class_names,
+        num_resamples=num_resamples,
+        seed=seed,
     )
+    comparison.prepare(model)
+    return comparison.run(model, path, verbose)
+
+
+class Comparison:
+    """Methods, metrics and data, made ready to evaluate a model as often as its weights change.
+
+    It takes the arguments of `evaluate`, and checks them as far as that takes no model.
+
+    Attributes:
+        chosen: dict from labels to pairs of a method and its arguments.
+        judged: dict from labels to metrics.
+    """
+
+    def __init__(
+        self,
+        x,
+        y=None,
+        *,
+        methods,
+        metrics,
+        masks=None,
+        boxes=None,
+        fixations=None,
+        labels=None,
+        layer=None,
+        output=None,
+        activation=None,
+        threshold=0.5,
+        batch_size=None,
+        class_names=None,
+        num_resamples=1000,
+        seed=0,
+    ):
+        self.chosen = _methods(methods)
+        self.judged = _metrics(metrics, activation, threshold)
+        num_resamples = positive_integer("num_resamples", num_resamples, least=0)
+        more = {"masks": masks, "boxes": boxes, "fixations": fixations, "labels": labels}
+        more = {name: value for name, value in more.items() if value is not None}
+        self._source = _batches.source(x, y, more, batch_size)
+        _check_needs(self.judged, self._source)
+        self._shared = {"layer": layer, "output": output}
+        self._judging = {"activation": activation, "threshold": threshold}
+        self._resampling = num_resamples, seed
+        self._class_names = class_names
+        self._steps, self._names = {}, None
+
+    def prepare(self, model):
+        """Build the steps for a model, and check the rest of the arguments.
+
+        Args:
+            model: `keras.Model`, as trained.
+        """
+        example = None if _compat.is_functional(model) else self._source.example
+        self._steps = {
+            label: step_for(
+                method,
+                model,
+                self.judged,
+                **self._judging,
+                **{**self._shared, "inputs": example, **arguments},
+            )
+            for label, (method, arguments) in self.chosen.items()
+        }
+        first = next(iter(self._steps.values()))
+        self._source.check(first)
+        self._names = _class_names(self._class_names, first.num_units)
+
+    def try_out(self, model):
+        """Evaluate the first batch, which compiles the steps, and forget what was found.
+
+        Args:
+            model: the model of `prepare`.
+        """
+        batch = next(iter(self._source.batches(0)))
+        for step in self._steps.values():
+            step.scores(model, batch, self._source.size)
+
+    def run(self, model, path=None, verbose="auto"):
+        """Evaluate the model.
+
+        Args:
+            model: the model of `prepare`.
+            path: as in `evaluate`.
+            verbose: as in `evaluate`.
+
+        Returns:
+            an `Evaluation`.
+        """
+        identity = self._identity(model, path)
+        record = Record(path, identity)
+        progress = _Progress(len(self._steps), self._source.num_batches, verbose)
+        run = _Run(model, self.judged, self._source, record, self._resampling, progress)
+        evaluated = {label: run.evaluate(label, step) for label, step in self._steps.items()}
+        rows, curves = [], {}
+        for label, accumulators in evaluated.items():
+            for metric, accumulator in accumulators.items():
+                rows += [
+                    Row(label, metric, ALL if unit is None else self._names(unit), *values)
+                    for unit, *values in accumulator.summary()
+                ]
+                curve = accumulator.curve()
+                if curve is not None:
+                    curves[label, metric] = curve.tolist()
+        _warn_of_nothing(rows)
+        judged = self.judged.items()
+        return Evaluation(
+            rows,
+            curves,
+            {label: metric.higher_is_better for label, metric in judged},
+            next(iter(record.done.values()))["samples"],
+            {name: identity[name] for name in ("methods", "metrics", "options")},
+            {label: m.registration.curve_axis for label, m in judged if m.registration.curve_axis},
+        )
+
+    def _identity(self, model, path):
+        """Return what tells this evaluation from others, for its file."""
+        options = [*self._shared.values(), *self._judging.values(), *self._resampling]
+        return {
+            "methods": {label: described(pair) for label, pair in self.chosen.items()},
+            "metrics": {
+                label: [m.registration.name, described(m.get_config())]
+                for label, m in self.judged.items()
+            },
+            "data": None if path is None else self._source.identity(),
+            "model": None if path is None else fingerprint(model),
+            "options": described(options),
+        }
 
 
 def _warn_of_nothing(rows):
@@ -177,7 +265,7 @@ def _warn_of_nothing(rows):
         warnings.warn(
             f"Nothing was measured by {', '.join(empty)}: no unit that has what it needs was "
             "explained. Without `y` units are explained whose probability is above `threshold`.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

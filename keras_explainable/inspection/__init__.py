@@ -1,6 +1,8 @@
 """Look inside a model: its logits, its activations, its layers."""
 
 from keras_explainable.inspection import feeding as feeding
+from keras_explainable.inspection._heads import has_linear_kernel as has_linear_kernel
+from keras_explainable.inspection._heads import linear_kernel as linear_kernel
 from keras_explainable.inspection._targets import Target as Target
 from keras_explainable.inspection._targets import as_target as as_target
 from keras_explainable.inspection._targets import with_data as with_data

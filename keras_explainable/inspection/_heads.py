@@ -4,6 +4,7 @@ import math
 import warnings
 
 import keras
+import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import _compat
@@ -117,7 +118,7 @@ def activation_of(layer):
     """Return the activation of a layer as a function of one tensor; `None` for a linear one."""
     activation = getattr(layer, "activation", None)
     if activation is None:
-        return lambda tensor: layer(tensor)
+        return layer.__call__
     return activation if is_nonlinear(activation) else None
 
 
@@ -325,16 +326,41 @@ def linear_head(calls, logits, endpoint):
 
 
 def _is_linear(layer):
-    if is_nonlinear(getattr(layer, "activation", None)):
-        return False
+    return not is_nonlinear(getattr(layer, "activation", None)) and has_linear_kernel(layer)
+
+
+def has_linear_kernel(layer):
+    """Tell whether a layer multiplies by a kernel, at each position, before any activation.
+
+    Args:
+        layer: built `keras.Layer`, such as a Dense one, a 1×1 convolution, or one that tells its
+            `effective_kernel`.
+    """
     if not hasattr(layer, "effective_kernel"):
         # A kernel of another layer may be used in another way, as in a transposed convolution.
         plain = any(type(layer).call is kind.call for kind in _LINEAR if isinstance(layer, kind))
         quantized = getattr(layer, "quantization_mode", None) is not None
         if not plain or quantized or getattr(layer, "groups", 1) != 1:
             return False
-    kernel = layer.effective_kernel if hasattr(layer, "effective_kernel") else layer.kernel
-    return len(kernel.shape) == 2 or all(size == 1 for size in kernel.shape[:-2])
+    shape = _kernel(layer).shape
+    return len(shape) == 2 or all(size == 1 for size in shape[:-2])
+
+
+def linear_kernel(layer):
+    """Read the kernel that a layer multiplies by.
+
+    Args:
+        layer: built `keras.Layer` of which `has_linear_kernel` is true.
+
+    Returns:
+        tensor `(kernels, units)`, in the dtype of the weights.
+    """
+    kernel = tf.convert_to_tensor(_kernel(layer))
+    return tf.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def _kernel(layer):
+    return layer.effective_kernel if hasattr(layer, "effective_kernel") else layer.kernel
 
 
 def _is_global_average(call):

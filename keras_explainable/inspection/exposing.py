@@ -224,9 +224,7 @@ def head_kernel(model):
         )
     if model.head is None:
         return tf.eye(model.outputs[0].shape[-1])
-    layer = model.head()
-    kernel = tf.convert_to_tensor(getattr(layer, "effective_kernel", layer.kernel))
-    return tf.cast(tf.reshape(kernel, (-1, kernel.shape[-1])), tf.float32)
+    return tf.cast(_heads.linear_kernel(model.head()), tf.float32)
 
 
 def _expose(model, choice, outputs, inputs, split=None, rules=None, reshape=None):

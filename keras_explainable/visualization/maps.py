@@ -376,6 +376,8 @@ def _resize(map, size):
     """Resize a map bilinearly: pixels are squares, so that borders of map and image coincide."""
     for axis, length in enumerate(size):
         count = map.shape[axis]
+        if count == length:
+            continue
         centres = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
         lower = np.minimum(centres.astype(int), max(count - 2, 0))
         upper = np.minimum(lower + 1, count - 1)
@@ -426,9 +428,14 @@ def _fit(text, width):
         # Text is drawn a little wider than its path, for its pixels are whole.
         return 1.04 * TextPath((0, 0), text or "-", size=size).get_extents().width / 72 / width
 
-    start, space, last = str(text).rpartition(" ")  # The last word is likely a score: keep it.
-    short = str(text)
-    while excess(short, _SMALLEST_FONT_SIZE) > 1 and start:
-        start = start[:-1].rstrip()
-        short = f"{start}\N{HORIZONTAL ELLIPSIS}{space}{last}"
+    short = _abridged(str(text), lambda text: excess(text, _SMALLEST_FONT_SIZE) <= 1)
     return short, np.clip(_FONT_SIZE / excess(short, _FONT_SIZE), _SMALLEST_FONT_SIZE, _FONT_SIZE)
+
+
+def _abridged(text, fits):
+    """Return a text that fits, as a function tells; its last word, likely a score, is kept."""
+    start, space, last = text.rpartition(" ")
+    while start and not fits(text):
+        start = start[:-1].rstrip()
+        text = f"{start}\N{HORIZONTAL ELLIPSIS}{space}{last}"
+    return text

@@ -11,6 +11,9 @@ from keras_explainable import demo
 
 matplotlib.use("agg")
 
+# Classes of scenes with the seed (4, 2), and the sum of their pixels.
+UNBIASED, INKED = [[0, 4, 8, 9], [6, 8], [2, 5, 7]], 1484.439
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -110,6 +113,56 @@ def test_seeds_make_scenes(digits):
     np.testing.assert_array_equal(one.images, same.images)
     np.testing.assert_array_equal(one.masks, same.masks)
     assert np.abs(one.images - other.images).max() > 0.1
+
+
+def test_scenes_without_a_bias_stay_as_they_were(digits):
+    scenes = demo.draw_scenes(digits[1], 3, seed=(4, 2))
+    assert [np.flatnonzero(row).tolist() for row in scenes.labels] == UNBIASED
+    assert scenes.images.sum(dtype="float64") == pytest.approx(INKED, abs=0.01)
+    again = demo.draw_scenes(digits[1], 3, (4, 2), co_occurrence=None)
+    np.testing.assert_array_equal(again.images, scenes.images)
+
+
+@pytest.mark.parametrize("co_occurrence", [0.0, 0.3, 0.8, 1.0])
+def test_pairs_occur_together_as_often_as_said(digits, co_occurrence):
+    labels = demo.draw_scenes(digits[1], 1500, 0, co_occurrence).labels > 0
+    pairs = np.stack([labels[:, list(pair)].sum(axis=1) for pair in demo.PAIRS], axis=1)
+    for counts in pairs.T:
+        share = (counts == 2).sum() / (counts > 0).sum()
+        assert share == pytest.approx(co_occurrence, abs=0.08)
+    assert (pairs == 2).sum() / (pairs > 0).sum() == pytest.approx(co_occurrence, abs=0.03)
+    # One or two pairs, equally often, and both digits of a pair alone equally often.
+    num_pairs = (pairs > 0).sum(axis=1)
+    assert set(num_pairs) == {1, 2}
+    assert np.mean(num_pairs == 1) == pytest.approx(0.5, abs=0.04)
+    expected = 1.5 / 5 * (1 + co_occurrence) / 2
+    np.testing.assert_allclose(labels.mean(axis=0), expected, atol=0.04)
+
+
+def test_digits_of_different_pairs_do_not_depend_on_each_other_in_biased_scenes(digits):
+    labels = demo.draw_scenes(digits[1], 1500, 0, 0.8).labels > 0
+    two = labels[[(row.reshape(5, 2).any(axis=1)).sum() == 2 for row in labels]]
+    first = two.reshape(-1, 5, 2).any(axis=2)
+    together = first.T.astype(int) @ first / len(first)
+    np.testing.assert_allclose(together[~np.eye(5, dtype=bool)], 0.1, atol=0.04)
+
+
+def test_one_in_eight_scenes_with_a_digit_of_a_pair_has_both_without_a_bias(digits):
+    labels = demo.draw_scenes(digits[1], 1500, 0).labels > 0
+    pairs = np.stack([labels[:, list(pair)].sum(axis=1) for pair in demo.PAIRS], axis=1)
+    assert (pairs == 2).sum() / (pairs > 0).sum() == pytest.approx(1 / 8, abs=0.03)
+
+
+def test_biased_scenes_are_drawn_by_their_seed(digits):
+    one, same, other = (demo.draw_scenes(digits[0], 4, s, 0.8) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one.images, same.images)
+    assert np.abs(one.images - other.images).max() > 0.1
+
+
+@pytest.mark.parametrize("co_occurrence", [-0.1, 1.5, "0.8", float("nan")])
+def test_a_bias_that_is_no_share_is_refused(digits, co_occurrence):
+    with pytest.raises(ValueError, match="`co_occurrence`"):
+        demo.draw_scenes(digits[0], 1, co_occurrence=co_occurrence)
 
 
 def test_model_has_activations_of_decent_resolution():

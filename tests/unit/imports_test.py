@@ -17,12 +17,20 @@ FLOORS = (
     (
         "filters",
         "inspection",
-        "layers",
         "losses",
         "regularizers",
         "visualization",
     ),
-    ("_identity", "_keeping", "_variation", "methods._registry", "metrics._registry", "targets"),
+    (
+        "_identity",
+        "_keeping",
+        "_variation",
+        "diagnostics",
+        "layers",
+        "methods._registry",
+        "metrics._registry",
+        "targets",
+    ),
     # What the families of methods, and of metrics, share, above `inspection`.
     ("methods._units", "metrics._arguments", "metrics._explaining", "metrics._scoring"),
     ("metrics._computing", "metrics._ranking"),
@@ -30,7 +38,8 @@ FLOORS = (
     ("methods._inputs", "methods._activations"),
     ("methods", "metrics"),
     ("engine",),
-    ("evaluation", "callbacks", "demo", "features"),
+    ("evaluation", "demo", "features"),
+    ("callbacks",),
     ("", "__main__"),
 )
 # Every name that Keras keeps private in what a user holds: a model, a layer, a symbolic tensor.

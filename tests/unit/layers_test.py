@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_explainable as ke
+from tests.conftest import two_replicas
 
 UNITS = 4
 OPTIONS = [{}, {"alpha": 1.0}, {"temperature": 0.3}, {"absolute": True, "alpha": 2.0}]
@@ -168,7 +169,7 @@ def test_fitting_is_the_same_in_every_mode(mode):
         "eager": {"run_eagerly": True},
         "xla": {"jit_compile": True},
         "mixed_float16": {"policy": "mixed_float16"},
-        "replicas": {"strategy": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])},
+        "replicas": {"strategy": two_replicas()},
     }[mode]
     if mode == "replicas":
         curves = [fit(lambda: layers.Dense(UNITS, "sigmoid"), **o) for o in (options, {})]

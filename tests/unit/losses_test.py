@@ -1,4 +1,4 @@
-"""The cross-entropy that leaves positions out."""
+"""Losses of outputs with positions: labels that don't count, and maps that look aside."""
 
 import keras
 import numpy as np
@@ -80,3 +80,110 @@ def test_bad_options_are_named():
         ke.losses.IgnoreLabelCrossentropy(label_smoothing=1.5)
     with pytest.raises(TypeError, match="`from_logits`.*Received: 'yes'"):
         ke.losses.IgnoreLabelCrossentropy(from_logits="yes")
+
+
+MAPS = np.random.default_rng(1).normal(size=(3, 4, 5, 2)).astype("float32")
+MASKS = (np.random.default_rng(2).uniform(size=(3, 4, 5, 2)) > 0.5).astype("float32")
+FORMS = [
+    {"positive": p, "relative": r, "per_unit": u}
+    for p in (False, True)
+    for r in (False, True)
+    for u in (False, True)
+]
+
+
+def energy_outside(masks, maps, positive=False, relative=False, per_unit=False):
+    """Add up energies in a loop over all values."""
+    maps = maps.astype("float64")
+    shape = (len(maps), maps.shape[-1]) if per_unit else (len(maps),)
+    outside, total = np.zeros(shape), np.zeros(shape)
+    for place in np.ndindex(maps.shape):
+        value = max(maps[place], 0) if positive else maps[place]
+        unit = (place[0], place[-1]) if per_unit else place[:1]
+        outside[unit] += ((1 - masks[place]) * value) ** 2
+        total[unit] += value**2
+    return outside / np.where(total > 0, total, 1) if relative else outside
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_energy_outside_is_that_of_a_loop_in_value_and_gradient(form):
+    loss = ke.losses.EnergyOutside(**form, reduction="none")
+    maps = tf.Variable(MAPS)
+    with tf.GradientTape() as tape:
+        losses = loss(MASKS, maps)
+    np.testing.assert_allclose(losses, energy_outside(MASKS, MAPS, **form), rtol=1e-5)
+    found, step = tape.gradient(losses, maps).numpy(), 1e-5
+    for place in ((0, 0, 0, 0), (1, 2, 3, 1), (2, 3, 4, 0), (2, 1, 1, 1)):
+        ends = []
+        for sign in (1, -1):
+            moved = MAPS.astype("float64")
+            moved[place] += sign * step
+            ends.append(energy_outside(MASKS, moved, **form).sum())
+        expected = (ends[0] - ends[1]) / (2 * step)
+        np.testing.assert_allclose(found[place], expected, rtol=1e-3, atol=1e-4)
+    compiled = tf.function(loss, jit_compile=True)(tf.constant(MASKS), tf.constant(MAPS))
+    np.testing.assert_allclose(compiled, losses, rtol=1e-5)
+
+
+def test_masks_may_be_the_same_for_all_channels():
+    loss, one = ke.losses.EnergyOutside(), MASKS[..., :1]
+    expected = energy_outside(np.repeat(one, 2, -1), MAPS).mean()
+    for masks in (one, one[..., 0], one[..., 0].astype(bool), one.astype("int64")):
+        np.testing.assert_allclose(loss(masks, MAPS), expected, rtol=1e-5)
+    half = np.full(MASKS.shape[:-1], 0.5)
+    np.testing.assert_allclose(loss(half, MAPS), (MAPS**2).sum() / 4 / 3, rtol=1e-5)
+
+
+def test_weights_choose_the_units():
+    loss = ke.losses.EnergyOutside(per_unit=True)
+    labels = np.array([[1, 0], [0, 1], [0, 0]])
+    expected = (labels * energy_outside(MASKS, MAPS, per_unit=True)).sum() / labels.size
+    np.testing.assert_allclose(loss(MASKS, MAPS, sample_weight=labels), expected, rtol=1e-5)
+    whole = ke.losses.EnergyOutside()(MASKS, MAPS, sample_weight=[0, 2, 0])
+    np.testing.assert_allclose(whole, 2 * energy_outside(MASKS, MAPS)[1] / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_share_does_not_depend_on_the_scale(scale):
+    loss = ke.losses.EnergyOutside(relative=True, reduction="none")
+    share = energy_outside(MASKS, MAPS, relative=True)
+    maps = tf.Variable((MAPS * np.float64(scale)).astype("float32"))
+    with tf.GradientTape() as tape:
+        losses = loss(MASKS, maps)
+    np.testing.assert_allclose(losses, share, rtol=1e-5)
+    assert np.isfinite(tape.gradient(losses, maps)).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("value", [0.0, -1e-45, 1e-45])
+def test_maps_without_energy_have_no_loss_and_finite_gradients(form, value):
+    loss = ke.losses.EnergyOutside(**form)
+    maps = tf.Variable(np.full_like(MAPS, value))
+    with tf.GradientTape() as tape:
+        found = loss(np.zeros_like(MASKS), maps)
+    assert float(found) == 0
+    gradient = np.asarray(tape.gradient(found, maps))
+    assert np.isfinite(gradient).all()
+    if value == 0:
+        assert (gradient == 0).all()
+
+
+def test_energy_outside_is_serialized():
+    loss = ke.losses.EnergyOutside(True, True, True, reduction="sum", name="own")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+    assert again.get_config()["per_unit"] is True
+    np.testing.assert_allclose(again(MASKS, MAPS), loss(MASKS, MAPS))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 5, 3), (3, 5), (3, 8, 10, 2)])
+def test_masks_that_do_not_fit_are_refused(shape):
+    with pytest.raises(ValueError, match=r"`y_true`.*maps \(3, 4, 5, 2\).*`resizing=`") as error:
+        ke.losses.EnergyOutside()(np.ones(shape), MAPS)
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["positive", "relative", "per_unit"])
+def test_bad_options_of_energy_outside_are_named(option):
+    with pytest.raises(TypeError, match=f"`{option}`.*Received: 'yes'"):
+        ke.losses.EnergyOutside(**{option: "yes"})

@@ -320,3 +320,129 @@ def test_gallery_without_titles_leaves_no_room_for_them():
 def test_gallery_refuses_what_does_not_go_together(images, options, message):
     with pytest.raises(ValueError, match=message):
         visualization.gallery(images, **options)
+
+
+def cells_of(picture, image, num_maps, head, columns=4):
+    """Cut a raster of a square image back into its cells, at the size of the image."""
+    size = image.shape[0]
+    factor = -(-160 // size)
+    step, found = size * factor + 6, []
+    for number in range(num_maps + 1):
+        row, column = divmod(number, columns)
+        top, left = 6 + head + (step + head) * row, 6 + step * column
+        cell = picture[top : top + size * factor, left : left + size * factor]
+        blocks = cell.reshape(size, factor, size, factor, 3)
+        assert (blocks == blocks[:, :1, :, :1]).all()
+        found.append(blocks[:, 0, :, 0])
+    return found
+
+
+def blended(image, map, **options):
+    """Blend the layers of the figure that `overlay` draws."""
+    grey, colors = visualization.overlay(image, map, **options).axes[0].images
+    rgba = colors.to_rgba(colors.get_array())
+    grey = np.asarray(grey.get_array())[..., None]
+    return 255 * (grey * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"colormap": "viridis", "opacity": 0.4}, {"limits": (-1.0, 0.5)}]
+)
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_raster_has_the_pixels_of_an_overlay(options, shift):
+    random = np.random.default_rng(0)
+    image, maps = random.random((24, 24, 3)), random.random((5, 5, 6)) - shift
+    picture = visualization.raster(image, maps, **options)
+    assert picture.dtype == np.uint8
+    first, *others = cells_of(picture, image, 6, head=0)
+    np.testing.assert_allclose(first, 255 * image, atol=0.51)
+    for unit, cell in enumerate(others):
+        np.testing.assert_allclose(cell, blended(image, maps[..., unit], **options), atol=0.51)
+
+
+def test_raster_of_a_map_that_is_signed_draws_all_maps_as_such():
+    image = np.random.default_rng(0).random((32, 32))
+    maps = np.stack([hot(0, 0), -hot(1, 1)], -1)
+    _, first, second = cells_of(visualization.raster(image, maps), image, 2, head=0)
+    assert first[2, 2, 0] > first[2, 2, 2]  # Red,
+    assert second[12, 12, 2] > second[12, 12, 0]  # blue.
+
+
+def test_raster_writes_titles_above_their_maps():
+    image = np.zeros((40, 40))
+    titles = ["", "digit 3 0.98"]
+    picture = visualization.raster(image, np.ones((4, 4, 2)), titles=titles, caption="7")
+    assert picture.shape == (24 + 160 + 12, 3 * 166 + 6, 3)
+    inked = (picture[6:30] < 128).any((0, 2))
+    runs = [inked[6 + 166 * n : 166 * (n + 1)] for n in range(3)]
+    assert [run.any() for run in runs] == [True, False, True]
+    places = np.flatnonzero(runs[2])
+    assert places.mean() == pytest.approx(80, abs=4)
+    assert 80 < np.ptp(places) < 140
+    plain = visualization.raster(image, np.ones((4, 4, 2)))
+    np.testing.assert_array_equal(picture[30:], plain[6:])
+
+
+def test_raster_enlarges_small_images_and_leaves_large_ones():
+    assert visualization.raster(np.zeros((8, 16)), np.ones((2, 2))).shape == (92, 338, 3)
+    assert visualization.raster(np.zeros((200, 90)), np.ones((2, 2))).shape == (212, 198, 3)
+    # Narrow images are given room for their titles.
+    titled = visualization.raster(np.zeros((200, 90)), np.ones((2, 2)), titles=["digit 1 0.5"])
+    assert titled.shape == (236, 290, 3)
+    rows = visualization.raster(np.zeros((160, 160)), np.ones((2, 2, 4)), columns=2)
+    assert rows.shape == (3 * 166 + 6, 2 * 166 + 6, 3)
+
+
+@pytest.mark.parametrize("is_bitmap", [False, True])
+def test_raster_abridges_titles_and_keeps_the_score(monkeypatch, is_bitmap):
+    from PIL import ImageDraw
+    from PIL import ImageFont
+
+    from keras_explainable.visualization import rasters
+
+    if is_bitmap and not hasattr(ImageFont, "load_default_imagefont"):
+        pytest.skip("this version of Pillow has no other font to ask for")
+    font = ImageFont.load_default_imagefont() if is_bitmap else rasters._font()
+    monkeypatch.setattr(rasters, "_font", lambda: font)
+    drawn, draw = [], ImageDraw.ImageDraw.text
+
+    def note(self, place, text, **options):
+        drawn.append((place[0], text))
+        return draw(self, place, text, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    title = "a soft-coated wheaten terrier\nof the north 0.93"
+    visualization.raster(np.zeros((32, 32)), np.eye(4), titles=[title])
+    ((left, text),) = drawn
+    start = text.removesuffix(".. 0.93" if is_bitmap else "\N{HORIZONTAL ELLIPSIS} 0.93")
+    assert text != start
+    assert title.startswith(start)
+    assert left >= 0
+    assert 115 < font.getlength(text) <= 160 - 2 * left + 1
+
+
+def test_raster_does_without_the_font_of_matplotlib(monkeypatch, tmp_path):
+    from keras_explainable.visualization import rasters
+
+    monkeypatch.setattr(matplotlib, "get_data_path", lambda: str(tmp_path))
+    rasters._font.cache_clear()
+    picture = visualization.raster(np.zeros((32, 32)), np.eye(4), titles=["digit 3 0.98"])
+    rasters._font.cache_clear()
+    assert (picture[6:30, 172:] < 128).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": np.zeros((2, 8, 8, 3))}, "`image`"),
+        ({"maps": np.ones((2, 4, 4, 3))}, "`maps`"),
+        ({"maps": np.full((4, 4), np.nan)}, "`maps`. Expected finite"),
+        ({"titles": ["a", "b"]}, r"`titles`. Expected numbers of texts \[1\]"),
+        ({"columns": 0}, "`columns`"),
+        ({"opacity": 2}, "`opacity`"),
+    ],
+)
+def test_raster_names_bad_arguments(arguments, message):
+    arguments = {"image": np.zeros((8, 8)), "maps": np.ones((4, 4)), **arguments}
+    with pytest.raises(ValueError, match=message):
+        visualization.raster(**arguments)

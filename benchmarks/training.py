@@ -1,0 +1,172 @@
+"""Measure what explanations cost while a model is trained.
+
+Usage: `python benchmarks/training.py` prints a Markdown table; `--json FILE` writes the numbers
+too. Both cases take a ResNet50V2 with random weights on images of 64². Every case runs in a process
+of its own, where what is measured and its reference take turns; ratios are those of medians.
+
+- The head: a step of training with `KernelUsageDense`, over one with a `Dense` head.
+- The callback: how long an epoch of `fit` waits for `Explain`, which writes PNG files and
+  TensorBoard's, over a compiled `ke.explain` of the same samples. Pictures are painted while the
+  next epoch runs, and the last ones before `fit` returns, which counts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SIZE = 64
+UNITS = 20
+BATCH = 32
+NUM_EXPLAINED = 8
+EPOCHS = 10
+
+
+class Case(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        measure: function from a number of turns to the ratio and the seconds of the reference.
+        bound: what the ratio is to stay below.
+        reference: what the ratio is a multiple of.
+    """
+
+    measure: object
+    bound: float
+    reference: str
+
+
+def _data():
+    import keras
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    # Smooth, as photographs are: noise can't be compressed, and takes longer to be written.
+    images = random.random((BATCH, SIZE // 8, SIZE // 8, 3), "float32")
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (SIZE, SIZE)))
+    return images, random.integers(0, 2, (BATCH, UNITS)).astype("float32")
+
+
+def _model(head=None):
+    """Build a classifier that can be trained."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    backbone = keras.applications.ResNet50V2(
+        weights=None, include_top=False, pooling="avg", input_shape=(SIZE, SIZE, 3)
+    )
+    head = (head or keras.layers.Dense)(UNITS, activation="sigmoid")
+    model = keras.Model(backbone.input, head(backbone.output))
+    model.compile(keras.optimizers.SGD(1e-3), "binary_crossentropy")
+    return model
+
+
+def _times(functions, turns):
+    """Let functions take turns; return the seconds of each, the first turn left out."""
+    times = [[] for _ in functions]
+    for turn in range(turns + 1):
+        for function, elapsed in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            if turn:  # The first turn compiles.
+                elapsed.append(time.perf_counter() - start)
+    return times
+
+
+def measure_head(turns):
+    """Compare training steps of two heads."""
+    import keras_explainable as ke
+
+    models = _model(), _model(ke.layers.KernelUsageDense)
+    images, labels = _data()
+    steps = [lambda m=m: m.train_on_batch(images, labels) for m in models]
+    plain, own = map(statistics.median, _times(steps, turns))
+    return own / plain, plain
+
+
+def measure_callback(turns):
+    """Compare what training waits for the callback with the maps that it draws."""
+    import keras_explainable as ke
+
+    waited = []
+
+    class Timed(ke.callbacks.Explain):
+        """Notes how long training waits."""
+
+    def timed(name):
+        def hook(self, *arguments, **options):
+            start = time.perf_counter()
+            getattr(ke.callbacks.Explain, name)(self, *arguments, **options)
+            waited[-1] += time.perf_counter() - start
+
+        return hook
+
+    for name in ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end"):
+        setattr(Timed, name, timed(name))
+    model = _model()
+    images, labels = _data()
+    chosen = images[:NUM_EXPLAINED]
+    units = [[number % UNITS] for number in range(NUM_EXPLAINED)]
+    with tempfile.TemporaryDirectory() as folder:
+        explain = Timed(chosen, units, log_dir=folder, directory=folder)
+
+        def fit():
+            waited.append(0.0)
+            model.fit(images, labels, epochs=EPOCHS, verbose=0, callbacks=[explain])
+
+        _, maps = _times([fit, lambda: ke.gradcam(model, chosen, units)], turns)
+    own = statistics.median(waited[1:]) / EPOCHS
+    return own / statistics.median(maps), statistics.median(maps)
+
+
+CASES = {
+    "step of training with a `KernelUsageDense` head": Case(
+        measure_head, 1.02, "with a `Dense` head"
+    ),
+    f"`Explain` of {NUM_EXPLAINED} samples in `fit`": Case(
+        measure_callback, 1.1, "compiled `ke.gradcam` of them"
+    ),
+}
+
+
+def main():
+    """Measure the cases asked for, and print their table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=30, help="measurements (default: 30)")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--only", help="measure the cases whose name holds this")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(CASES[arguments.case].measure(arguments.turns)))
+        return
+    results = {}
+    print(f"| case, ResNet50V2 {SIZE}² | times | bound | reference |")
+    print("|---|---|---|---|")
+    for name, case in CASES.items():
+        if arguments.only and arguments.only not in name:
+            continue
+        command = [sys.executable, __file__, "--case", name, "--turns", str(arguments.turns)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if finished.returncode:
+            sys.exit(f"{name}: {finished.stderr}")
+        ratio, seconds = json.loads(finished.stdout.splitlines()[-1])
+        results[name] = {"ratio": ratio, "reference": seconds}
+        print(
+            f"| {name} | {ratio:.3f} | ≤ {case.bound} | {case.reference}, {seconds * 1e3:.1f} ms |",
+            flush=True,
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Pictures of maps of chosen samples, epoch by epoch."""
+
+import concurrent.futures
+import importlib.util
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_explainable import _compat
+from keras_explainable import engine
+from keras_explainable import inspection
+from keras_explainable import methods
+from keras_explainable import visualization
+from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
+from keras_explainable._keeping import Kept
+from keras_explainable.evaluation._stepping import Listening
+from keras_explainable.inspection import feeding
+
+# Beyond that, pictures and time of all units are too much for every epoch.
+_MOST_UNITS = 16
+# The name by which TensorBoard knows what is shown in its tab of images.
+_PLUGIN = "images"
+_RUN = "explanations"
+
+
+class Explain(keras.callbacks.Callback):
+    """Draw maps of chosen samples after epochs of `fit`, for TensorBoard and in a directory.
+
+    The picture of a sample is the image and, over the image in grey, the map of each explained unit
+    below the name and the score of the unit: its probability, if the model ends in an activation,
+    or else its logit. Maps are those of `ke.explain` with the weights of that moment.
+
+    - In TensorBoard's tab of images each sample is a tag, `"explanations/0"`, whose slider goes
+      through the epochs. Event files are in a run of their own, `log_dir/explanations`, so that
+      `keras.callbacks.TensorBoard(log_dir)` can write beside it. Steps are epochs counted from 0,
+      as there.
+    - In a directory it is `directory/epoch_000/sample_0.png`, and `directory/initial/sample_0.png`
+      for step -1.
+
+    The step is compiled, and tried, before the first epoch; it is kept for later fits. Pictures of
+    an epoch are painted and written while the next one runs, and all are there when `fit` returns.
+    Where one can't be written there is a warning, and training goes on.
+
+    Args:
+        x: samples, what `ke.explain` takes but for data sets: array, or list or dict of them.
+        y: units explained: integers `(samples,)` or `(samples, n)`, an integer, "argmax" for the
+            highest of each epoch, or `None` for all units of a model with at most 16.
+        method: name of a method, or a function, see `ke.explain`.
+        every: number of epochs from one picture to the next: the epochs explained are 0, `every`,
+            `2 * every`, counted on where training is resumed. Defaults to 1.
+        initial: whether to explain before the first epoch, too, as step `initial_epoch - 1`, which
+            is -1 for a training that begins. Defaults to False.
+        log_dir: where TensorBoard reads. Defaults to none.
+        directory: where PNG files are written. Defaults to none.
+        images: what is drawn: array `(samples, height, width, 1 | 3)` of the values that
+            `ke.visualization.overlay` accepts. Defaults to the input that maps show.
+        class_names: names of the units. Defaults to "unit 0" and so on.
+        tag: what the tags in TensorBoard begin with. Defaults to "explanations".
+        batch_size: samples per step. Defaults to 32.
+        **options: further arguments of `ke.explain`, such as `layer`, and options of the method.
+
+    Raises:
+        ImportError: if there is a `log_dir`, and TensorBoard isn't installed.
+        TypeError: if an argument has a wrong type.
+        ValueError: if there is neither `log_dir` nor `directory`, or an argument has a wrong value;
+            as soon as training begins, if it doesn't fit the model.
+
+    Example:
+        >>> import keras, numpy as np, tempfile, keras_explainable as ke
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3),
+        ...     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+        >>> model.compile("sgd", "mse")
+        >>> x, directory = np.ones((4, 8, 8, 1)), tempfile.mkdtemp()
+        >>> callback = ke.callbacks.Explain(x[:1], [2], directory=directory)
+        >>> history = model.fit(x, np.ones((4, 3)), epochs=2, verbose=0, callbacks=[callback])
+        >>> sorted(p.name for p in Path(directory).iterdir())
+        ['epoch_000', 'epoch_001']
+    """
+
+    def __init__(
+        self,
+        x,
+        y=None,
+        *,
+        method="gradcam",
+        every=1,
+        initial=False,
+        log_dir=None,
+        directory=None,
+        images=None,
+        class_names=None,
+        tag="explanations",
+        batch_size=None,
+        **options,
+    ):
+        super().__init__()
+        if log_dir is None and directory is None:
+            raise invalid("directory", "a folder, or one for TensorBoard as `log_dir`", None)
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ImportError(
+                "The argument `log_dir` needs TensorBoard. "
+                'Install it with: pip install "keras-explainable[tensorboard]"'
+            )
+        if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+            hint = "Take a batch of it, as with `x, y = next(iter(dataset))`."
+            raise mistyped("x", "arrays", x, hint)
+        self.every = positive_integer("every", every)
+        self.initial = bool(initial)
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.directory = None if directory is None else Path(directory)
+        self.tag = str(tag)
+        self.batch_size = positive_integer("batch_size", 32 if batch_size is None else batch_size)
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self._method, self._options = methods.get(method), options
+        self._x, self._y = keras.tree.map_structure(_as_array, x), y
+        self._images = None if images is None else _checked_images("images", images)
+        self._explainers = Kept(1)
+        self._prepared = self._writer = self._worker = self._pending = None
+        self._waits = False
+
+    def on_train_begin(self, logs=None):
+        """Make the step for the model, and open what is written to."""
+        del logs
+        self._close()
+        self._waits = self.initial
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir / _RUN))
+        self._worker = concurrent.futures.ThreadPoolExecutor(1)
+        if self.model.built:  # Other models are when an epoch ends.
+            self._prepare()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Explain before training, if that is wanted."""
+        del logs
+        if self._waits and self._prepared is not None:
+            self._draw(epoch - 1)
+        self._waits = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Explain, if it is the turn of that epoch."""
+        del logs
+        if self._prepared is None:
+            self._prepare()
+        if epoch % self.every == 0:
+            self._draw(epoch)
+
+    def on_train_end(self, logs=None):
+        """Close what was written to."""
+        del logs
+        self._close()
+
+    def _close(self):
+        """Wait for what isn't written yet, and close what was written to."""
+        self._wait()
+        if self._worker is not None:
+            self._worker.shutdown()
+        if self._writer is not None:
+            self._writer.close()
+        self._prepared = self._writer = self._worker = None
+
+    def _wait(self):
+        """Wait for the last pictures, and tell if they were not written."""
+        pending, self._pending = self._pending, None
+        failure = None if pending is None else pending.result()
+        if failure:
+            warnings.warn(failure, stacklevel=2)
+
+    def _prepare(self):
+        self._prepared = self._explainers.get(self.model, (), self._build)
+
+    def _build(self):
+        """Return an explainer of the model, its data and the images drawn, all of it checked."""
+        registration = methods.registration(self._method)
+        rows = {n: o for n, o in self._options.items() if n in registration.sample_options}
+        shared = {n: o for n, o in self._options.items() if n not in rows}
+        inputs = None if _compat.is_functional(self.model) else self._x
+        explainer = _Scoring(self._method, self.model, inputs=inputs, **shared)
+        num_units = explainer.num_units
+        if self._y is None and num_units > _MOST_UNITS:
+            expected = f"the units that are explained, of a model with more than {_MOST_UNITS}"
+            raise invalid("y", expected, f"`None`, of {num_units} units")
+        if self.class_names is not None and len(self.class_names) != num_units:
+            raise invalid("class_names", f"{num_units} names", len(self.class_names))
+        data = explainer.checked(self._x, self._y, rows)
+        images = self._images
+        if images is None:
+            images = _checked_images("x", explainer.shown(data), "Pass what is drawn as `images`.")
+        num_samples = len(keras.tree.flatten(data["inputs"])[0])
+        if len(images) != num_samples:
+            raise invalid("images", f"{num_samples} images", len(images))
+        maps = explainer.scored(data, self.batch_size)["maps"]
+        if maps.ndim != 4:
+            expected = "a method with maps `(samples, height, width, units)` of the model"
+            raise invalid("method", expected, f"maps {maps.shape}")
+        return explainer, data, images
+
+    def _draw(self, epoch):
+        """Explain the samples, and have a picture of each painted and written."""
+        explainer, data, images = self._prepared
+        found = explainer.scored(data, self.batch_size)
+        self._wait()
+        self._pending = self._worker.submit(self._finish, epoch, images, found)
+
+    def _finish(self, epoch, images, found):
+        """Paint and write pictures; return why they couldn't be written."""
+        pictures = [
+            self._painted(*sample)
+            for sample in zip(images, found["maps"], found["units"], found["scores"], strict=True)
+        ]
+        try:
+            self._write(epoch, pictures)
+        except (OSError, tf.errors.OpError) as error:
+            return f"The explanations of epoch {epoch} were not written: {error}"
+        return None
+
+    def _painted(self, image, maps, units, scores):
+        pairs = zip(units, scores, strict=True)
+        titles = [f"{self._name(unit)} {score:.2f}" for unit, score in pairs]
+        # A training that diverged has maps that aren't finite, which its scores tell.
+        maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+        picture = visualization.raster(image, maps, titles=titles)
+        return picture.shape, tf.io.encode_png(picture, compression=1).numpy()
+
+    def _name(self, unit):
+        return f"unit {unit}" if self.class_names is None else self.class_names[unit]
+
+    def _write(self, epoch, pictures):
+        if self.directory is not None:
+            folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, (_, content) in enumerate(pictures):
+                _write_whole(folder / f"sample_{number}.png", content)
+        if self._writer is not None:
+            plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
+            metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+            with self._writer.as_default(), tf.summary.record_if(True):
+                for number, ((height, width, _), content) in enumerate(pictures):
+                    values = tf.constant([str(width), str(height), content])
+                    tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
+            self._writer.flush()
+
+
+class _Scoring(engine.Explainer):
+    """An explainer that returns the units that it explains, and their scores, beside the maps."""
+
+    def checked(self, x, y, options):
+        """Return data in the form that the step takes."""
+        return self._arrays(x, y, options, self._checked_target(None))
+
+    def shown(self, data):
+        """Return the input that maps show, with channels last."""
+        index = self.exposed.input_index
+        array = np.asarray(keras.tree.flatten(data["inputs"])[index])
+        return np.moveaxis(array, 1, -1) if index in self.exposed.channels_first else array
+
+    def scored(self, data, batch_size):
+        """Return a dict of what the step returns, of all samples."""
+        num_samples = len(keras.tree.flatten(data["inputs"])[0])
+        size = min(batch_size, num_samples)
+        found = []
+        for start in range(0, num_samples, size):
+            stop = start + size
+            outputs = self.run_batch(
+                keras.tree.map_structure(lambda a: a[start:stop], data),  # noqa: B023
+                size,
+            )
+            valid = np.asarray(outputs.pop("valid")) > 0
+            found.append({name: np.asarray(array)[valid] for name, array in outputs.items()})
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    def _explain_eagerly(self, data):
+        inputs, indices = self._given(data)
+        listening = Listening(self.exposed, inputs)
+        _, maps = self.method(listening, inputs, indices, **data.get("options", {}))
+        logits = listening.logits
+        if logits is None:
+            logits = keras.tree.flatten(self.exposed(inputs, training=False))[0]
+        logits = tf.cast(logits, tf.float32)
+        index = self.exposed.input_index
+        maps = maps if tf.is_tensor(maps) else keras.tree.flatten(maps)[index]
+        scores = logits if self.exposed.activation is None else self.exposed.activation(logits)
+        units = inspection.unit_indices(logits, indices)
+        if units is None:
+            units = tf.zeros_like(logits, tf.int32) + tf.range(self.num_units)
+        return {
+            "maps": self._finish(maps, keras.tree.flatten(inputs)[index]),
+            "scores": inspection.gather_units(scores, units),
+            "units": units,
+        }
+
+
+def _write_whole(path, content):
+    """Write a file, of which nobody sees a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _as_array(array):
+    return np.asarray(feeding.as_array(array))
+
+
+def _checked_images(argument, images, hint=""):
+    """Return images that can be drawn."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        expected = "images of shape (samples, height, width, 1 or 3)"
+        raise invalid(argument, expected, images.shape, hint)
+    return images
