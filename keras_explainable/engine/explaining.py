@@ -181,18 +181,18 @@ class Explainer(keras.Model):
             if not writer.is_complete:
                 with writer:
                     first = writer.num_batches
-                    for logits, maps in self._outputs(
+                    for logits, maps in self._explained(
                         source, num_batches, verbose, callbacks, first
                     ):
                         writer.append(logits, maps)
                 writer.finish()
             return storing.Store(path)
-        parts = list(self._outputs(source, num_batches, verbose, callbacks))
+        parts = list(self._explained(source, num_batches, verbose, callbacks))
         if len(parts) == 1:
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
 
-    def _outputs(self, source, num_batches, verbose, callbacks, first=0):
+    def _explained(self, source, num_batches, verbose, callbacks, first=0):
         """Yield the logits and maps of each batch from one on, as `predict` does."""
         callbacks = keras.callbacks.CallbackList(
             callbacks,

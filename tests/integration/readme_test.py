@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "docs/features.md",
+    "docs/large_data.md",
     "docs/methods.md",
     "docs/metrics.md",
     "docs/models.md",
