@@ -1,7 +1,7 @@
 """Pictures of maps of chosen samples, epoch by epoch."""
 
-import concurrent.futures
 import importlib.util
+import os
 import warnings
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
-from keras_explainable.evaluation._stepping import Listening
+from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
 
 # Beyond that, pictures and time of all units are too much for every epoch.
@@ -35,16 +35,16 @@ class Explain(keras.callbacks.Callback):
     below the name and the score of the unit: its probability, if the model ends in an activation,
     or else its logit. Maps are those of `ke.explain` with the weights of that moment.
 
-    - In TensorBoard's tab of images each sample is a tag, `"explanations/0"`, whose slider goes
+    - In TensorBoard's tab of images each sample is a tag, `"gradcam/0"`, whose slider goes
       through the epochs. Event files are in a run of their own, `log_dir/explanations`, so that
       `keras.callbacks.TensorBoard(log_dir)` can write beside it. Steps are epochs counted from 0,
       as there.
     - In a directory it is `directory/epoch_000/sample_0.png`, and `directory/initial/sample_0.png`
       for step -1.
 
-    The step is compiled, and tried, before the first epoch; it is kept for later fits. Pictures of
-    an epoch are painted and written while the next one runs, and all are there when `fit` returns.
-    Where one can't be written there is a warning, and training goes on.
+    The step is compiled, and tried, before the first epoch, or after the first batch of a model
+    that isn't built before; it is kept for later fits. Where a picture can't be written there is a
+    warning, and training goes on.
 
     Args:
         x: samples, what `ke.explain` takes but for data sets: array, or list or dict of them.
@@ -60,7 +60,8 @@ class Explain(keras.callbacks.Callback):
         images: what is drawn: array `(samples, height, width, 1 | 3)` of the values that
             `ke.visualization.overlay` accepts. Defaults to the input that maps show.
         class_names: names of the units. Defaults to "unit 0" and so on.
-        tag: what the tags in TensorBoard begin with. Defaults to "explanations".
+        tag: what tags in TensorBoard, and names of files, begin with. Callbacks that write to one
+            place are told apart by it. Defaults to the name of the method.
         batch_size: samples per step. Defaults to 32.
         **options: further arguments of `ke.explain`, such as `layer`, and options of the method.
 
@@ -68,7 +69,7 @@ class Explain(keras.callbacks.Callback):
         ImportError: if there is a `log_dir`, and TensorBoard isn't installed.
         TypeError: if an argument has a wrong type.
         ValueError: if there is neither `log_dir` nor `directory`, or an argument has a wrong value;
-            as soon as training begins, if it doesn't fit the model.
+            as soon as there is a built model, if it doesn't fit that.
 
     Example:
         >>> import keras, numpy as np, tempfile, keras_explainable as ke
@@ -95,7 +96,7 @@ class Explain(keras.callbacks.Callback):
         directory=None,
         images=None,
         class_names=None,
-        tag="explanations",
+        tag=None,
         batch_size=None,
         **options,
     ):
@@ -112,16 +113,18 @@ class Explain(keras.callbacks.Callback):
             raise mistyped("x", "arrays", x, hint)
         self.every = positive_integer("every", every)
         self.initial = bool(initial)
-        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)  # It may be remote.
         self.directory = None if directory is None else Path(directory)
-        self.tag = str(tag)
         self.batch_size = positive_integer("batch_size", 32 if batch_size is None else batch_size)
+        if isinstance(class_names, str | dict):
+            raise mistyped("class_names", "a list of the names of the units", class_names)
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self._method, self._options = methods.get(method), options
+        self.tag = getattr(self._method, "__name__", "explanations") if tag is None else str(tag)
         self._x, self._y = keras.tree.map_structure(_as_array, x), y
         self._images = None if images is None else _checked_images("images", images)
         self._explainers = Kept(1)
-        self._prepared = self._writer = self._worker = self._pending = None
+        self._prepared = self._writer = None
         self._waits = False
 
     def on_train_begin(self, logs=None):
@@ -131,11 +134,16 @@ class Explain(keras.callbacks.Callback):
         self._waits = self.initial
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
-        if self.log_dir is not None:
-            self._writer = tf.summary.create_file_writer(str(self.log_dir / _RUN))
-        self._worker = concurrent.futures.ThreadPoolExecutor(1)
-        if self.model.built:  # Other models are when an epoch ends.
+        if self.model.built:
             self._prepare()
+        elif self.initial:
+            warnings.warn(
+                f"The model {self.model.name!r} is built by its first batch, so there are no "
+                "explanations of it before. Build it, as by calling it on some inputs.",
+                stacklevel=2,
+            )
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(tf.io.gfile.join(self.log_dir, _RUN))
 
     def on_epoch_begin(self, epoch, logs=None):
         """Explain before training, if that is wanted."""
@@ -144,11 +152,15 @@ class Explain(keras.callbacks.Callback):
             self._draw(epoch - 1)
         self._waits = False
 
+    def on_train_batch_end(self, batch, logs=None):
+        """Make the step for a model that was not built before."""
+        del batch, logs
+        if self._prepared is None:
+            self._prepare()
+
     def on_epoch_end(self, epoch, logs=None):
         """Explain, if it is the turn of that epoch."""
         del logs
-        if self._prepared is None:
-            self._prepare()
         if epoch % self.every == 0:
             self._draw(epoch)
 
@@ -158,20 +170,9 @@ class Explain(keras.callbacks.Callback):
         self._close()
 
     def _close(self):
-        """Wait for what isn't written yet, and close what was written to."""
-        self._wait()
-        if self._worker is not None:
-            self._worker.shutdown()
         if self._writer is not None:
             self._writer.close()
-        self._prepared = self._writer = self._worker = None
-
-    def _wait(self):
-        """Wait for the last pictures, and tell if they were not written."""
-        pending, self._pending = self._pending, None
-        failure = None if pending is None else pending.result()
-        if failure:
-            warnings.warn(failure, stacklevel=2)
+        self._prepared = self._writer = None
 
     def _prepare(self):
         self._prepared = self._explainers.get(self.model, (), self._build)
@@ -203,14 +204,9 @@ class Explain(keras.callbacks.Callback):
         return explainer, data, images
 
     def _draw(self, epoch):
-        """Explain the samples, and have a picture of each painted and written."""
+        """Explain the samples, and write a picture of each."""
         explainer, data, images = self._prepared
         found = explainer.scored(data, self.batch_size)
-        self._wait()
-        self._pending = self._worker.submit(self._finish, epoch, images, found)
-
-    def _finish(self, epoch, images, found):
-        """Paint and write pictures; return why they couldn't be written."""
         pictures = [
             self._painted(*sample)
             for sample in zip(images, found["maps"], found["units"], found["scores"], strict=True)
@@ -218,8 +214,9 @@ class Explain(keras.callbacks.Callback):
         try:
             self._write(epoch, pictures)
         except (OSError, tf.errors.OpError) as error:
-            return f"The explanations of epoch {epoch} were not written: {error}"
-        return None
+            warnings.warn(
+                f"The explanations of epoch {epoch} were not written: {error}", stacklevel=2
+            )
 
     def _painted(self, image, maps, units, scores):
         pairs = zip(units, scores, strict=True)
@@ -237,11 +234,11 @@ class Explain(keras.callbacks.Callback):
             folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
             folder.mkdir(parents=True, exist_ok=True)
             for number, (_, content) in enumerate(pictures):
-                _write_whole(folder / f"sample_{number}.png", content)
+                _write_whole(folder / f"{self.tag}_{number}.png", content)
         if self._writer is not None:
             plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
             metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
-            with self._writer.as_default(), tf.summary.record_if(True):
+            with self._writer.as_default():
                 for number, ((height, width, _), content) in enumerate(pictures):
                     values = tf.constant([str(width), str(height), content])
                     tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
@@ -277,21 +274,14 @@ class _Scoring(engine.Explainer):
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     def _explain_eagerly(self, data):
-        inputs, indices = self._given(data)
-        listening = Listening(self.exposed, inputs)
-        _, maps = self.method(listening, inputs, indices, **data.get("options", {}))
-        logits = listening.logits
-        if logits is None:
-            logits = keras.tree.flatten(self.exposed(inputs, training=False))[0]
-        logits = tf.cast(logits, tf.float32)
-        index = self.exposed.input_index
-        maps = maps if tf.is_tensor(maps) else keras.tree.flatten(maps)[index]
+        heard = listened(self, data, self.exposed)
+        logits = tf.cast(heard.logits, tf.float32)
         scores = logits if self.exposed.activation is None else self.exposed.activation(logits)
-        units = inspection.unit_indices(logits, indices)
+        units = inspection.unit_indices(logits, heard.indices)
         if units is None:
             units = tf.zeros_like(logits, tf.int32) + tf.range(self.num_units)
         return {
-            "maps": self._finish(maps, keras.tree.flatten(inputs)[index]),
+            "maps": self._finish(heard.maps, heard.shown),
             "scores": inspection.gather_units(scores, units),
             "units": units,
         }

@@ -6,6 +6,7 @@ import keras
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
+from keras_explainable.evaluation._stepping import NotFinite
 from keras_explainable.evaluation.evaluating import Comparison
 
 
@@ -17,11 +18,12 @@ class Evaluate(keras.callbacks.Callback):
     Names are `"val_average_drop"` with one method, and `"val_gradcam_average_drop"` with several.
     Keras doesn't know what is better: pass `mode=callback.modes[name]` to what monitors a value.
 
-    Where there is nothing to measure, as where a model detects nothing yet or its loss is no number
-    any more, the value is the worst one, infinity or minus infinity, since some monitors keep a NaN
-    as the best; of a metric without a direction it is NaN, as it is in `evaluation`.
+    Where there is nothing to measure, as where a model detects nothing yet, or its loss or maps are
+    no numbers any more, the value is the worst one, infinity or minus infinity, since some monitors
+    keep a NaN as the best; of a metric without a direction it is NaN, as it is in `evaluation`.
 
-    The steps are compiled, and tried with the first batch, before the first epoch.
+    The steps are compiled, and tried with the first batch, before the first epoch, or after the
+    first batch of a model that isn't built before.
 
     Args:
         x: validation data, as for `ke.evaluate`: arrays, or a data set of batches.
@@ -98,7 +100,13 @@ class Evaluate(keras.callbacks.Callback):
         """Make the steps for the model."""
         del logs
         self._prepared, self._values = False, None
-        if self.model.built:  # Other models are when an epoch ends.
+        if self.model.built:
+            self._prepare()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Make the steps for a model that was not built before."""
+        del batch, logs
+        if not self._prepared:
             self._prepare()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -108,17 +116,22 @@ class Evaluate(keras.callbacks.Callback):
         if taken:
             hint = "Choose another `prefix`."
             raise invalid("prefix", "names that `logs` don't have", taken, hint)
-        if not self._prepared:
-            self._prepare()
         if not math.isfinite(logs.get("loss", 0.0)):
             self._values = {name: self._worst(name) for name in self.modes}
         elif self._values is None or epoch % self.every == 0:
-            self.evaluation = self._comparison.run(self.model, verbose=0)
-            self._values = {
-                name: self._monitored(name, self.evaluation.value(*pair))
-                for pair, name in self.names.items()
-            }
+            self._values = self._evaluated()
         logs.update(self._values)
+
+    def _evaluated(self):
+        """Return the values of the model as it is."""
+        try:
+            self.evaluation = self._comparison.run(self.model, verbose=0)
+        except NotFinite:
+            return {name: self._worst(name) for name in self.modes}
+        return {
+            name: self._monitored(name, self.evaluation.value(*pair))
+            for pair, name in self.names.items()
+        }
 
     def _prepare(self):
         self._comparison.prepare(self.model)

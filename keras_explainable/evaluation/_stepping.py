@@ -11,6 +11,7 @@ from keras_explainable import inspection
 from keras_explainable import methods
 from keras_explainable._checks import invalid
 from keras_explainable._keeping import Kept
+from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _computing
@@ -46,32 +47,8 @@ def step_for(method, model, judged, inputs=None, output=None, **arguments):
     return step
 
 
-class Listening:
-    """An exposed model that notes the logits of its inputs when a method calls it.
-
-    Args:
-        exposed: `Exposed` model.
-        inputs: tensors whose logits are wanted.
-    """
-
-    def __init__(self, exposed, inputs):
-        self.exposed = exposed
-        self.inputs = keras.tree.flatten(inputs)
-        self.logits = None
-
-    def __call__(self, inputs, *arguments, **options):
-        outputs = self.exposed(inputs, *arguments, **options)
-        flat = keras.tree.flatten(inputs)
-        same = len(flat) == len(self.inputs)
-        if same and all(a is b for a, b in zip(flat, self.inputs, strict=True)):
-            logits = keras.tree.flatten(outputs)[0]
-            # Those of a loop can't be read outside it.
-            if tf.executing_eagerly() or logits.graph is tf.zeros(()).graph:
-                self.logits = logits
-        return outputs
-
-    def __getattr__(self, name):
-        return getattr(self.exposed, name)
+class NotFinite(ValueError):
+    """Says that maps are not finite."""
 
 
 class Step(engine.Explainer):
@@ -199,7 +176,7 @@ class Step(engine.Explainer):
         name = self.method.func.__name__
         if not outputs["finite"].all():
             expected = f"methods with finite maps of these inputs, as {name} hasn't"
-            raise invalid("methods", expected, "NaN or infinity")
+            raise NotFinite(str(invalid("methods", expected, "NaN or infinity")))
         judged = self.judged | self.judged_by_pairs
         judging = [label for label, (known, _) in judged.items() if known.unit_interval]
         low, high = outputs["lowest"].min(), outputs["highest"].max()
@@ -209,20 +186,13 @@ class Step(engine.Explainer):
             raise invalid("methods", expected, f"{low:.4g} to {high:.4g} by {name}", hint)
 
     def _explain_eagerly(self, data):
-        inputs, indices = self._given(data)
-        listening = Listening(self.exposed, inputs)
-        _, maps = self.method(listening, inputs, indices, **data.get("options", {}))
-        logits = listening.logits
-        if logits is None:
-            logits = keras.tree.flatten(self.judge(inputs, training=False))[0]
-        index = self.exposed.input_index
-        shown = keras.tree.flatten(inputs)[index]
-        maps = maps if tf.is_tensor(maps) else keras.tree.flatten(maps)[index]
+        heard = listened(self, data, self.judge)
+        inputs, logits, maps = heard.inputs, heard.logits, heard.maps
         arguments = {
             "model": self.judge,
             "x": inputs,
             "logits": tf.cast(logits, tf.float32),
-            "indices": inspection.unit_indices(logits, indices),
+            "indices": inspection.unit_indices(logits, heard.indices),
             **keras.tree.map_structure(tf.convert_to_tensor, data["beside"]),
         }
         classes, explained = self._explained(arguments)
@@ -238,7 +208,7 @@ class Step(engine.Explainer):
             "highest": tf.reduce_max(maps, per_sample),
         }
         if self.judged or self.judged_outside:
-            arguments["maps"] = self._resized(maps, shown)
+            arguments["maps"] = self._resized(maps, heard.shown)
         if self.judged_outside:
             outputs |= {"explained": explained, **{n: arguments[n] for n in ("maps", "logits")}}
         found |= _computing.scores(self.judged, arguments)

@@ -433,9 +433,15 @@ def _fit(text, width):
 
 
 def _abridged(text, fits):
-    """Return a text that fits, as a function tells; its last word, likely a score, is kept."""
+    """Return a text that fits, as a function tells, without its middle.
+
+    Its last word, likely a score, is kept, and of the others the beginning and the end, for names
+    may begin alike.
+    """
     start, space, last = text.rpartition(" ")
-    while start and not fits(text):
-        start = start[:-1].rstrip()
-        text = f"{start}\N{HORIZONTAL ELLIPSIS}{space}{last}"
+    for kept in reversed(range(len(start))):
+        if fits(text):
+            break
+        head, tail = start[: kept - kept // 2].rstrip(), start[len(start) - kept // 2 :].lstrip()
+        text = f"{head}\N{HORIZONTAL ELLIPSIS}{tail}{space}{last}"
     return text

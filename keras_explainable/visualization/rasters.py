@@ -10,7 +10,7 @@ from keras_explainable.visualization import maps as _maps
 
 _INK = (38, 38, 38)
 # Pixels.
-_CELL, _NARROWEST, _GAP, _HEAD, _FONT_SIZE = 160, 136, 6, 24, 16
+_CELL, _LARGEST, _NARROWEST, _GAP, _HEAD, _FONT_SIZE = 160, 320, 136, 6, 24, 16
 
 
 def raster(
@@ -19,7 +19,7 @@ def raster(
     """Paint an image beside maps over it, as `overlay` draws them, without matplotlib's figures.
 
     Small images are enlarged by a whole factor, to cells of 160 pixels at least, so that titles can
-    be read.
+    be read, and large ones are shrunk to 320.
 
     Args:
         image: array, `(height, width)` or `(height, width, 1 | 3)`, of the values that `overlay`
@@ -28,7 +28,7 @@ def raster(
         titles: one text per map, above it, as in "golden retriever 0.93". What is too long is
             abridged before its last word.
         caption: text above the image.
-        columns: number of cells in a row. Defaults to 4.
+        columns: greatest number of cells in a row. Defaults to 4.
         colormap: name of a matplotlib colour map, by default as in `grid`.
         opacity: float in (0, 1], opacity of the greatest magnitude.
         limits: pair of floats, values of the first and last colours, by default those of `overlay`,
@@ -44,7 +44,7 @@ def raster(
         >>> raster(np.zeros((32, 32)), np.eye(4), titles=["diagonal"]).shape
         (196, 338, 3)
     """
-    image, maps = _maps._displayable(image), _maps._split("maps", maps)
+    image, maps = _shrunk(_maps._displayable(image)), _maps._split("maps", maps)
     titles = _maps._check_texts("titles", None if titles is None else [titles], [len(maps)])[0]
     columns = positive_integer("columns", columns)
     signed = any(map.min() < 0 for map in maps)
@@ -53,6 +53,20 @@ def raster(
     cells = [np.broadcast_to(image, (*image.shape[:2], 3))]
     cells += [_painted(grey, map, scale) for map in maps]
     return _arranged(cells, [caption, *titles], columns)
+
+
+def _shrunk(image):
+    """Return an image no larger than a cell may be."""
+    from PIL import Image
+
+    height, width, channels = image.shape
+    scale = _LARGEST / max(height, width)
+    if scale >= 1:
+        return image
+    pixels = np.squeeze((image * 255 + 0.5).astype(np.uint8), axis=() if channels > 1 else -1)
+    sizes = max(1, round(width * scale)), max(1, round(height * scale))
+    shrunk = Image.fromarray(pixels).resize(sizes, Image.Resampling.BOX)
+    return np.asarray(shrunk).reshape(*sizes[::-1], channels) / 255
 
 
 def _painted(grey, map, scale):
@@ -77,8 +91,8 @@ def _arranged(cells, texts, columns):
     height, width = height * factor, width * factor
     head = _HEAD if any(texts) else 0
     room = max(width, _NARROWEST) if head else width
-    columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
+    columns = -(-len(cells) // rows)
     size = (head + height + _GAP) * rows + _GAP, (room + _GAP) * columns + _GAP
     sheet = np.full((*size, 3), 255, np.uint8)
     for number, (cell, text) in enumerate(zip(cells, texts, strict=True)):

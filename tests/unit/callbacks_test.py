@@ -15,6 +15,7 @@ from keras import layers
 from PIL import Image
 
 import keras_explainable as ke
+from tests.conftest import two_replicas
 
 SIZE, UNITS = 8, 3
 _random = np.random.default_rng(0)
@@ -129,7 +130,7 @@ MODES = {
 
 def train(mode, callbacks=()):
     """Fit a model in some mode; return losses and weights."""
-    replicas = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    replicas = two_replicas()
     strategy = replicas if "replicas" in mode else tf.distribute.get_strategy()
     with strategy.scope():
         model = build(**MODES[mode])
@@ -161,7 +162,7 @@ def test_training_is_the_same_with_callbacks_as_without(tmp_path, mode):
 
 
 def test_pictures_show_the_weights_of_their_epoch(tmp_path):
-    callback = explain(tmp_path, initial=True, class_names="abc")
+    callback = explain(tmp_path, initial=True, class_names=list("abc"))
     expected = {}
     model = build()
     expected["initial"] = [expected_picture(model, n) for n in range(2)]
@@ -170,10 +171,10 @@ def test_pictures_show_the_weights_of_their_epoch(tmp_path):
         expected[f"epoch_{epoch:03d}"] = [expected_picture(model, n) for n in range(2)]
 
     fit(model, [callback, keras.callbacks.LambdaCallback(on_epoch_end=note)])
-    assert files(tmp_path) == [f"{e}/sample_{n}.png" for e in sorted(expected) for n in range(2)]
+    assert files(tmp_path) == [f"{e}/gradcam_{n}.png" for e in sorted(expected) for n in range(2)]
     for epoch, pictures in expected.items():
         for number, picture in enumerate(pictures):
-            drawn = pixels(tmp_path / epoch / f"sample_{number}.png")
+            drawn = pixels(tmp_path / epoch / f"gradcam_{number}.png")
             np.testing.assert_allclose(drawn.astype(int), picture, atol=1)
     assert (expected["epoch_000"][0] != expected["epoch_001"][0]).any()
 
@@ -186,7 +187,7 @@ def test_tensorboard_gets_the_pictures_of_the_directory(tmp_path):
     assert sorted(found) == [("maps/0", 0), ("maps/0", 2), ("maps/1", 0), ("maps/1", 2)]
     for (tag, step), contents in found.items():
         (content,) = contents
-        written = directory / f"epoch_{step:03d}" / f"sample_{tag[-1]}.png"
+        written = directory / f"epoch_{step:03d}" / f"maps_{tag[-1]}.png"
         np.testing.assert_array_equal(tf.io.decode_png(content), pixels(written))
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     reader = accumulator.EventAccumulator(str(logs / "explanations"), {"tensors": 0})
@@ -244,15 +245,14 @@ def test_titles_have_the_probabilities_of_the_model(tmp_path, monkeypatch, activ
 
 def test_without_units_all_of_a_few_are_explained(tmp_path):
     fit(build(), [explain(tmp_path, None)], epochs=1)
-    assert pixels(tmp_path / "epoch_000" / "sample_0.png").shape == (196, 4 * 166 + 6, 3)
+    assert pixels(tmp_path / "epoch_000" / "gradcam_0.png").shape == (196, 4 * 166 + 6, 3)
 
 
 @pytest.mark.parametrize("method", ["smooth_gradients", "gradients", "scorecam"])
 def test_methods_of_all_families_are_drawn_in_batches(tmp_path, method):
     chosen = ke.methods.smooth("gradients", num_samples=2) if "smooth" in method else method
     fit(build(), [explain(tmp_path, 1, method=chosen, batch_size=1)], epochs=1)
-    one = pixels(tmp_path / "epoch_000" / "sample_0.png")
-    other = pixels(tmp_path / "epoch_000" / "sample_1.png")
+    one, other = (pixels(tmp_path / name) for name in files(tmp_path))
     assert one.shape == other.shape
     assert (one != other).any()
 
@@ -267,7 +267,7 @@ def test_what_is_drawn_can_be_another_image_and_inputs_can_be_several(tmp_path):
     drawn = _random.integers(0, 256, (4, 16, 16, 3), dtype="uint8")
     callback = ke.callbacks.Explain(data, 0, images=drawn, directory=tmp_path)
     model.fit(data, np.ones((4, 2)), verbose=0, callbacks=[callback])
-    picture = pixels(tmp_path / "epoch_000" / "sample_3.png")
+    picture = pixels(tmp_path / "epoch_000" / "gradcam_3.png")
     np.testing.assert_array_equal(picture[30:190:10, 6:166:10], drawn[3])
     callback = ke.callbacks.Explain(data, 0, directory=tmp_path)
     with pytest.raises(ValueError, match=r"`x`.*Received: \(4, 8, 8, 5\). Pass what is drawn as"):
@@ -285,17 +285,141 @@ def test_maps_of_a_training_that_diverged_are_drawn_empty(tmp_path):
     assert worst.evaluation is None
 
 
+def test_maps_that_are_no_numbers_have_the_worst_values(tmp_path):
+    model, worst = build(), evaluate()
+    breaking = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: model.layers[-1].kernel.assign(np.full((4, UNITS), np.nan))
+    )
+    history = fit(model, [breaking, worst, explain(tmp_path)], epochs=1)
+    assert math.isfinite(history["loss"][0])
+    assert history["val_average_drop"] == [math.inf]
+    assert worst.evaluation is None
+
+
+def test_methods_share_a_directory_and_a_run(tmp_path):
+    options = {"log_dir": tmp_path / "logs"}
+    callbacks = [explain(tmp_path / "png", method=m, **options) for m in ("cam", "gradients")]
+    fit(build(), callbacks, epochs=1)
+    names = [f"epoch_000/{method}_{n}.png" for method in ("cam", "gradients") for n in range(2)]
+    assert files(tmp_path / "png") == names
+    tags = [(f"{method}/{n}", 0) for method in ("cam", "gradients") for n in range(2)]
+    assert sorted(events(tmp_path / "logs")) == tags
+
+
+def test_remote_log_dirs_stay_as_they_are(tmp_path, monkeypatch):
+    opened = []
+    create = tf.summary.create_file_writer
+
+    def note(path):
+        opened.append(path)
+        return create(str(tmp_path))
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", note)
+    fit(build(), [ke.callbacks.Explain(CHOSEN, 0, log_dir="gs://bucket/run")], epochs=1)
+    assert opened == ["gs://bucket/run/explanations"]
+
+
+def test_a_model_that_its_first_batch_builds_is_told_of(tmp_path):
+    def unbuilt():
+        model = Subclassed([layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    batches = []
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: batches.append(1))
+    for callback in (explain(tmp_path, 7), evaluate(layer="nowhere")):
+        model = unbuilt()
+        built = model.built
+        with pytest.raises(ValueError, match=r"`y`|nowhere"):
+            fit(model, [noting, callback])
+        assert len(batches) <= (not built)
+        batches.clear()
+    model, callback = unbuilt(), explain(tmp_path, 0, initial=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, [callback], epochs=1)
+    told = any("is built by its first batch" in str(w.message) for w in caught)
+    assert told != (tmp_path / "initial").exists()
+
+
+def test_batches_of_samples_are_filled_up_and_cut(tmp_path):
+    callback = ke.callbacks.Explain(IMAGES[:3], 0, directory=tmp_path, batch_size=2)
+    fit(build(), [callback], epochs=1)
+    assert files(tmp_path) == [f"epoch_000/gradcam_{n}.png" for n in range(3)]
+    whole = tmp_path / "whole"
+    fit(build(), [ke.callbacks.Explain(IMAGES[:3], 0, directory=whole)], epochs=1)
+    for n in range(3):
+        name = f"epoch_000/gradcam_{n}.png"
+        np.testing.assert_array_equal(pixels(tmp_path / name), pixels(whole / name))
+
+
+def test_before_a_resumed_training_is_the_epoch_before(tmp_path):
+    fit(build(), [explain(tmp_path, 0, initial=True)], epochs=4, initial_epoch=3)
+    assert {name.split("/")[0] for name in files(tmp_path)} == {"epoch_002", "epoch_003"}
+
+
+def test_sixteen_units_are_few_enough_to_be_all_explained(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(16)(x))
+    model.compile("sgd", "mse")
+    callback = ke.callbacks.Explain(IMAGES[:1, ..., :1], directory=tmp_path)
+    model.fit(IMAGES[..., :1], np.ones((24, 16)), verbose=0, callbacks=[callback])
+    assert files(tmp_path) == ["epoch_000/gradcam_0.png"]
+
+
+def test_maps_that_are_no_pictures_are_refused(tmp_path):
+    inputs = keras.Input((8, 3))
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(2, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    model.compile("sgd", "mse")
+    callback = ke.callbacks.Explain(IMAGES[:1, 0], 0, images=IMAGES[:1], directory=tmp_path)
+    with pytest.raises(ValueError, match=r"`method`.*maps \(1, 8, 1\)"):
+        model.fit(IMAGES[:, 0], np.ones((24, 2)), verbose=0, callbacks=[callback])
+
+
+def test_images_with_channels_first_are_drawn(tmp_path):
+    inputs = keras.Input((3, SIZE, SIZE))
+    x = layers.Conv2D(2, 3, data_format="channels_first")(inputs)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    callback = ke.callbacks.Explain(IMAGES[:1].transpose(0, 3, 1, 2), 0, directory=tmp_path)
+    callback.set_model(keras.Model(inputs, layers.Dense(2)(x)))  # CPUs can't train it.
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+    picture = pixels(tmp_path / "epoch_000" / "gradcam_0.png")
+    drawn = (IMAGES[0] * 255 + 0.5).astype("uint8")
+    np.testing.assert_array_equal(picture[30:190:20, 6:166:20], drawn)
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    fit(build(), [explain(tmp_path)], epochs=1)
+    (path, *_) = (tmp_path / name for name in files(tmp_path))
+    before = path.read_bytes()
+    replace = type(path).replace
+
+    def fail(self, target):
+        if self.name.endswith("_0.png.partial"):
+            raise OSError("no space")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", fail)
+    with pytest.warns(UserWarning, match="no space"):
+        fit(build(), [explain(tmp_path, 0)], epochs=1)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_a_picture_that_cannot_be_written_is_told_and_training_goes_on(tmp_path):
     directory = tmp_path / "pictures"
     callback = explain(directory)
 
     def obstruct(*_):
-        (directory / "epoch_000" / "sample_1.png").mkdir(parents=True)
+        (directory / "epoch_000" / "gradcam_1.png").mkdir(parents=True)
 
     obstructing = keras.callbacks.LambdaCallback(on_train_begin=obstruct)
-    with pytest.warns(UserWarning, match=r"explanations of epoch 0 were not written: .*sample_1"):
+    with pytest.warns(UserWarning, match=r"explanations of epoch 0 were not written: .*gradcam_1"):
         fit(build(), [obstructing, callback])
-    assert files(directory) == [f"epoch_00{n}/sample_{m}.png" for n, m in ((0, 0), (1, 0), (1, 1))]
+    assert files(directory) == [f"epoch_00{n}/gradcam_{m}.png" for n, m in ((0, 0), (1, 0), (1, 1))]
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_training(tmp_path):
@@ -319,6 +443,9 @@ def test_explain_names_bad_arguments(tmp_path, monkeypatch):
         make(tf.data.Dataset.from_tensors(CHOSEN), directory=tmp_path)
     with pytest.raises(ValueError, match=r"`images`.*Received: \(8, 8, 3\)"):
         make(CHOSEN, directory=tmp_path, images=CHOSEN[0])
+    for names in ("abc", {0: "a", 1: "b", 2: "c"}):
+        with pytest.raises(TypeError, match="`class_names`. Expected a list"):
+            make(CHOSEN, directory=tmp_path, class_names=names)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r'pip install "keras-explainable\[tensorboard\]"'):
         make(CHOSEN, log_dir=tmp_path)
@@ -451,6 +578,24 @@ def test_what_is_not_measured_is_the_worst_so_that_what_comes_later_is_better(tm
     assert history["val_average_drop"] == [math.inf]
     assert history["val_sparseness"] == [-math.inf]
     assert math.isnan(callback.evaluation.value("gradcam", "sparseness"))
+
+
+def test_a_loss_that_is_infinite_has_the_worst_values():
+    callback = evaluate(metrics=["average_drop", "sparseness"])
+    callback.set_model(build())
+    callback.on_train_begin()
+    logs = {"loss": math.inf}
+    callback.on_epoch_end(0, logs)
+    assert logs == {"loss": math.inf, "val_average_drop": math.inf, "val_sparseness": -math.inf}
+
+
+def test_a_second_fit_begins_with_values_of_its_own():
+    callback = evaluate(every=2)
+    model = build()
+    first = fit(model, [callback], epochs=1)["val_average_drop"]
+    model.layers[-1].kernel.assign(-model.layers[-1].kernel)
+    second = fit(model, [callback], epochs=2, initial_epoch=1)["val_average_drop"]
+    assert first != second
 
 
 def test_evaluate_is_quick_to_name_bad_arguments():

@@ -190,7 +190,9 @@ def test_nothing_overlaps_nor_leaves_the_figure(layout):
 def test_abridged_titles_keep_their_score():
     title = "a class with a name that is much too long for its cell 0.93"
     figure = visualization.grid(np.zeros((1, 4, 4)), {"m": np.ones((1, 2, 2))}, titles=[title])
-    assert figure.axes[1].get_title().endswith("… 0.93")
+    start, end = figure.axes[1].get_title().split("…")
+    assert start.startswith("a class")
+    assert end.endswith("cell 0.93")
     assert figure.axes[1].get_title().startswith("a class")
 
 
@@ -414,11 +416,26 @@ def test_raster_abridges_titles_and_keeps_the_score(monkeypatch, is_bitmap):
     title = "a soft-coated wheaten terrier\nof the north 0.93"
     visualization.raster(np.zeros((32, 32)), np.eye(4), titles=[title])
     ((left, text),) = drawn
-    start = text.removesuffix(".. 0.93" if is_bitmap else "\N{HORIZONTAL ELLIPSIS} 0.93")
-    assert text != start
+    start, middle, end = text.partition(".." if is_bitmap else "\N{HORIZONTAL ELLIPSIS}")
+    assert middle
     assert title.startswith(start)
+    assert title.endswith(end)
+    assert len(start) > 3
+    assert len(end) > len(" 0.93") + 2
     assert left >= 0
     assert 115 < font.getlength(text) <= 160 - 2 * left + 1
+
+
+def test_rasters_shrink_large_images_and_fill_their_rows():
+    image = np.zeros((640, 320, 3), "uint8")
+    image[:, 160:] = 200
+    assert visualization.raster(image, np.eye(4)).shape == (320 + 12, 2 * 160 + 18, 3)
+    cell = visualization.raster(image, np.zeros((4, 4)))[6:326, 6:166]
+    np.testing.assert_array_equal(
+        cell[:, [0, 79, 80, 159]], np.full((320, 4, 3), [[0], [0], [200], [200]])
+    )
+    five = visualization.raster(np.zeros((160, 160)), np.ones((4, 4, 4)))
+    assert five.shape == (2 * 166 + 6, 3 * 166 + 6, 3)
 
 
 def test_raster_does_without_the_font_of_matplotlib(monkeypatch, tmp_path):
