@@ -162,3 +162,17 @@ def trimmed(outputs):
     if not valid.all():
         logits, maps = keras.tree.map_structure(lambda a: a[valid], (logits, maps))
     return logits, maps
+
+
+def is_chief(strategy):
+    """Tell whether this process is the one of a strategy that writes."""
+    resolver = strategy.cluster_resolver
+    # The chief, or else the first of the workers, has the number 0.
+    return resolver is None or not resolver.task_type or resolver.task_id == 0
+
+
+def wait_for_workers(strategy):
+    """Wait until all processes of a strategy are here."""
+    if strategy.cluster_resolver is not None:
+        ones = strategy.run(tf.function(lambda: tf.ones(())))
+        strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)

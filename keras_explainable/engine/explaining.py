@@ -24,9 +24,11 @@ from keras_explainable.engine._batching import Loaded
 from keras_explainable.engine._batching import Slices
 from keras_explainable.engine._batching import Streamed
 from keras_explainable.engine._batching import check_shared
+from keras_explainable.engine._batching import is_chief
 from keras_explainable.engine._batching import multiple
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
+from keras_explainable.engine._batching import wait_for_workers
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
@@ -177,20 +179,27 @@ class Explainer(keras.Model):
         if verbose == "auto" and num_batches == 1:
             verbose = 0
         if path is not None:
-            writer = storing.Writer(path, dtype, self._identity(source, num_batches))
-            if not writer.is_complete:
-                with writer:
-                    first = writer.num_batches
-                    for logits, maps in self._explained(
-                        source, num_batches, verbose, callbacks, first
-                    ):
-                        writer.append(logits, maps)
-                writer.finish()
-            return storing.Store(path)
+            return self._stored(path, dtype, source, num_batches, verbose, callbacks)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
         if len(parts) == 1:
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
+
+    def _stored(self, path, dtype, source, num_batches, verbose, callbacks):
+        """Write logits and maps to a store, which goes on where it was."""
+        strategy = self.distribute_strategy
+        identity = self._identity(source, num_batches)
+        writer = storing.Writer(path, dtype, identity, is_only_reading=not is_chief(strategy))
+        if not writer.is_complete:
+            with writer:
+                outputs = self._explained(
+                    source, num_batches, verbose, callbacks, writer.num_batches
+                )
+                for logits, maps in outputs:
+                    writer.append(logits, maps)
+            writer.finish()
+            wait_for_workers(strategy)
+        return storing.Store(path)
 
     def _explained(self, source, num_batches, verbose, callbacks, first=0):
         """Yield the logits and maps of each batch from one on, as `predict` does."""

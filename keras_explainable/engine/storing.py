@@ -131,6 +131,7 @@ class Writer:
         path: file of the store.
         dtype: type of the maps in it.
         identity: dict that JSON can hold, what tells the store from others.
+        is_only_reading: whether another process writes, and this one just goes along.
 
     Attributes:
         is_complete: whether the store is there already.
@@ -141,8 +142,9 @@ class Writer:
         OSError: if nothing can be written there.
     """
 
-    def __init__(self, path, dtype, identity):
+    def __init__(self, path, dtype, identity, is_only_reading=False):
         self.path = Path(path)
+        self.is_only_reading = is_only_reading
         one_of("dtype", dtype, DTYPES)
         if self.path.suffix not in SUFFIXES:
             raise invalid("path", f"a name that ends in one of {SUFFIXES}", str(path))
@@ -159,19 +161,22 @@ class Writer:
         self.is_complete = self.path.exists()
         if self.is_complete:
             self._compare(_described(self.path)["identity"])
-            shutil.rmtree(self._parts, ignore_errors=True)
+            if not is_only_reading:
+                shutil.rmtree(self._parts, ignore_errors=True)
             return
-        self._parts.mkdir(exist_ok=True)
         note = self._parts / "identity.json"
         if note.exists():
             self._compare(json.loads(note.read_text("utf-8")))
-        else:
+        elif not is_only_reading:
+            self._parts.mkdir(exist_ok=True)
             with _replacing(note) as partial:
                 partial.write_text(json.dumps(self._identity), "utf-8")
         self.num_batches = self._listed()[-1][1] if self._listed() else 0
 
     def append(self, logits, maps):
         """Add the logits and maps of a batch."""
+        if self.is_only_reading:
+            return
         fields = {"logits": np.asarray(logits, "float32")}
         for name, array in _named(maps).items():
             fields |= _encoded(name, np.asarray(array), self._dtype)
@@ -195,6 +200,8 @@ class Writer:
 
     def finish(self):
         """Make the store of its parts, and remove them."""
+        if self.is_only_reading:
+            return
         parts = [path for _, _, path in self._listed()]
         with _replacing(self.path) as partial:
             _assemble(partial, parts, self._identity)
