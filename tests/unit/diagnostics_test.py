@@ -1,7 +1,6 @@
 """Diagnostics of heads, against NumPy and counting by brute force, and their figures."""
 
 import itertools
-import re
 
 import keras
 import numpy as np
@@ -145,11 +144,6 @@ def test_kernels_of_convolutions_are_rows(measure, kernel):
     np.testing.assert_allclose(measure(head), measure(kernel.astype("float32")), rtol=1e-6)
     three = np.random.default_rng(1).normal(size=(3, 3, 5, 4))
     np.testing.assert_array_equal(measure(three), measure(three.reshape(45, 4)))
-    inputs = keras.Input((6, 6, 7))
-    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(head(layers.ReLU()(inputs))))
-    if measure is MEASURES[0]:  # Units are averaged themselves: a head of ones on a diagonal.
-        expected = np.where(np.eye(4), 1, -1 / 3)
-        np.testing.assert_allclose(measure(model), expected, atol=1e-6)
 
 
 @every_measure
@@ -163,14 +157,45 @@ def test_heads_on_replicas_are_measured(measure):
     np.testing.assert_allclose(measure(model), measure(twin), rtol=1e-6)
 
 
-def test_models_without_a_linear_head_get_the_error_of_cam():
+@every_measure
+def test_scores_that_are_averaged_have_no_kernel_after_the_pooling(measure):
     inputs = keras.Input((6, 6, 3))
-    x = layers.Flatten()(layers.Conv2D(5, 3, activation="relu")(inputs))
+    x = layers.Conv2D(5, 3, activation="relu")(inputs)
+    scores = layers.Conv2D(4, 1, name="scores")
+    pooled = layers.GlobalAveragePooling2D()(scores(x))
+    model = keras.Model(inputs, layers.Activation("sigmoid")(pooled))
+    found = "`head`.*averages the scores of its units, so that no kernel comes after its pooling"
+    with pytest.raises(ValueError, match=rf"{found}.*`model.get_layer\('scores'\)`"):
+        measure(model)
+    np.testing.assert_array_equal(measure(scores), measure(scores.get_weights()[0]))
+    nested = keras.Sequential([keras.Input((6, 6, 3)), model])
+    rectified = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.ReLU()(scores(x))))
+    for other in (nested, rectified):  # Which layer that is takes more to tell.
+        with pytest.raises(ValueError, match=rf"{found}.*`model.get_layer\(...\)`"):
+            measure(other)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "received"),
+    [
+        (layers.Flatten(), "Conv2D 'conv2d.*was found before the last linear layer"),
+        (None, "no spatial activation"),
+    ],
+)
+def test_models_without_a_linear_head_are_refused(pooling, received):
+    inputs = keras.Input((6, 6, 3) if pooling else (3,))
+    x = pooling(layers.Conv2D(5, 3, activation="relu")(inputs)) if pooling else inputs
     model = keras.Model(inputs, layers.Dense(4)(x))
-    with pytest.raises(ValueError, match="CAM needs logits") as cam:
-        ke.cam(model, np.zeros((1, 6, 6, 3)))
-    with pytest.raises(ValueError, match=re.escape(str(cam.value))):
+    with pytest.raises(ValueError, match=f"`head`.*linear layer.*{received}.*`model.get_") as info:
         ke.diagnostics.kernel_usage(model)
+    assert "layer=" not in str(info.value)
+    assert "gradient" not in str(info.value)
+    assert ke.diagnostics.kernel_usage(model.layers[-1]).shape == (4,)
+
+
+def test_other_errors_of_models_are_kept():
+    with pytest.raises(ValueError, match="`model`.*a built model"):
+        ke.diagnostics.kernel_usage(keras.Sequential([layers.Dense(4)]))
 
 
 @every_measure
