@@ -296,11 +296,58 @@ def test_texts_of_figures_stay_inside_and_apart(num_units):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
+def along(texts):
+    """Return how far texts in a row are from each other, and how high their letters are."""
+    places = [text.get_transform().transform(text.get_position())[0] for text in texts]
+    return np.diff(places), texts[0].get_fontsize() * texts[0].figure.dpi / 72
+
+
+@pytest.mark.parametrize("num_heads", [2, 9])
+@pytest.mark.parametrize("num_units", [10, 20, 100])
+def test_texts_of_usage_are_apart(num_heads, num_units):
+    names = [f"a class {number}" for number in range(num_units)]
+    counts = {f"a penalty, number {n}": np.ones((2, num_units)) for n in range(num_heads)}
+    figure = ke.visualization.usage(counts, names)
+    figure.canvas.draw()
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [f"{n}, mean 1.0" for n in counts]
+    box, whole = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+    assert min(box.x0, whole.x0) >= 0
+    assert max(box.x1, whole.x1) <= figure.bbox.x1
+    assert box.y0 >= whole.y1
+    assert figure.axes[0].get_window_extent().height > 0.4 * figure.bbox.height
+    pitches, heights = along(figure.axes[0].get_xticklabels())
+    assert pitches.min() >= heights / np.sin(np.deg2rad(45))
+    bar = figure.axes[0].containers[0][0].get_window_extent().width * 72 / figure.dpi
+    assert max(lines.get_linewidth() for lines in figure.axes[0].collections) < bar
+
+
+@pytest.mark.parametrize("num_units", [10, 20, 30, 100])
+@pytest.mark.parametrize("named", [True, False])
+def test_texts_of_matrices_are_apart(num_units, named):
+    names = [f"a class {number}" for number in range(num_units)] if named else None
+    figure = ke.visualization.correlations({"plain": np.eye(num_units)}, names)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for ticks, axis in ((axes.get_xticklabels(), "x"), (axes.get_yticklabels(), "y")):
+        boxes = [text.get_window_extent() for text in ticks]
+        boxes = sorted((getattr(b, f"{axis}0"), getattr(b, f"{axis}1")) for b in boxes)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(boxes))
+    texts = [text.get_text() for text in axes.get_xticklabels()]
+    every = [str(name) for name in names or range(num_units)]
+    assert texts == every[:: 1 if num_units <= 30 else 3]
+    assert [text.get_text() for text in axes.get_yticklabels()] == texts
+
+
 @pytest.mark.parametrize(
     ("draw", "arguments", "message"),
     [
         ("correlations", {"matrices": {}}, "`matrices`.*Received: {}"),
-        ("correlations", {"matrices": np.eye(3)}, "`matrices`.*a dictionary"),
+        (
+            "correlations",
+            {"matrices": np.eye(3)},
+            r"`matrices`.*a dictionary.*Received: an array of shape \(3, 3\)$",
+        ),
         ("correlations", {"matrices": {"a": np.ones((2, 3))}}, r"matrices\['a'\].*\(2, 3\)"),
         ("correlations", {"matrices": {"a": [[np.nan]]}}, r"matrices\['a'\].*finite"),
         (
@@ -311,7 +358,12 @@ def test_texts_of_figures_stay_inside_and_apart(num_units):
         ("correlations", {"matrices": {"a": np.eye(2)}, "class_names": "abc"}, "2 names.*: 3"),
         ("correlations", {"matrices": {"a": np.eye(2)}, "limit": 0}, "`limit`.*Received: 0"),
         ("usage", {"counts": {}}, "`counts`.*Received: {}"),
-        ("usage", {"counts": [1, 2]}, "`counts`.*a dictionary"),
+        ("usage", {"counts": [1, 2]}, r"`counts`.*a dictionary.*Received: \[1, 2\]$"),
+        (
+            "usage",
+            {"counts": list(range(99))},
+            r"`counts`.*Received: \[0, 1, 2, 3, 4, 5, \.\.\.\]$",
+        ),
         ("usage", {"counts": {"a": np.ones((2, 2, 2))}}, r"counts\['a'\].*\(2, 2, 2\)"),
         ("usage", {"counts": {"a": [1], "b": [1, 2]}}, "`counts`.*{'a': 1, 'b': 2}"),
         ("usage", {"counts": {"a": [1, 2]}, "class_names": ["x"]}, "2 names.*: 1"),
