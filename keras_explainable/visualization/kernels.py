@@ -16,7 +16,7 @@ _NOTHING = "1"
 _LEAST, _MOST = 2.4, 4.4
 _LINE, _LETTER, _EDGE, _BETWEEN, _BAR = 0.17, 0.066, 0.12, 0.22, 0.11
 _HEAD, _TICKS = 0.5, 0.55
-# What a label takes along its axis, lying and at 45°; what an entry of a legend has beside its text.
+# What a label takes along its axis, lying and at 45°, and an entry of a legend beside its text.
 _LYING, _TURNED, _KEY = 0.13, 0.17, 0.6
 _LABELS = 8
 
@@ -24,8 +24,8 @@ _LABELS = 8
 def correlations(matrices, class_names=None, *, limit=None):
     """Draw the correlations between the units of heads side by side, with one scale of colours.
 
-    The diagonal, which is 1, is left white, so that the colours are those of pairs of units. Of many
-    units every nth has its name.
+    The diagonal, which is 1, is left white, so that the colours are those of pairs of units. Of
+    many units every nth has its name.
 
     Args:
         matrices: dictionary from the name of each head to the array `(units, units)` that
