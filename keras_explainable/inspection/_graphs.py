@@ -276,7 +276,10 @@ class Graph(Calls):
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
-        opened = self._open_composite(operation, args, kwargs, path)
+        if hasattr(operation, "explained"):
+            opened = self._open_explained(operation, args, kwargs, path)
+        else:
+            opened = self._open_composite(operation, args, kwargs, path)
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
         elif opened is not None:
@@ -293,6 +296,12 @@ class Graph(Calls):
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
         self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))
         return outputs
+
+    def _open_explained(self, layer, args, kwargs, path):
+        """Open a layer that tells what of it is explained; the rest is left to the layer."""
+        _, *rest = self._twin(layer, path)(*args, **kwargs)
+        copy = shadow(layer, lambda part, a, k: self._call(part, a, k, path))
+        return [copy.explained(args[0] if args else kwargs["inputs"]), *rest]
 
     def _open_composite(self, layer, args, kwargs, path):
         """Open a layer made of layers, or return `None` where it can't be opened, or needn't."""

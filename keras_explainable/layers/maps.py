@@ -150,10 +150,14 @@ class ActivationMaps(_HeadMaps):
 
     def call(self, inputs):
         """Return outputs and maps of activations `(batch, *positions, kernels)`."""
+        return [self.explained(inputs), super().call(inputs)]
+
+    def explained(self, inputs):
+        """Return the outputs alone, which methods explain through the head."""
         kept = self._kept_axes(inputs.shape)
         axes = _axes.spatial(len(inputs.shape))
         outputs = self.layer(keras.ops.mean(inputs, axis=axes, keepdims=bool(kept)))
-        return [keras.ops.squeeze(outputs, kept) if kept else outputs, super().call(inputs)]
+        return keras.ops.squeeze(outputs, kept) if kept else outputs
 
     def _kept_axes(self, shape):
         """Return the axes of positions that the head takes, of size 1: those of a convolution."""
