@@ -276,8 +276,11 @@ class Graph(Calls):
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
-        if hasattr(operation, "explained"):
-            opened = self._open_explained(operation, args, kwargs, path)
+        if hasattr(operation, "explained_outputs"):
+            twin = self._twin(operation, path)
+            opened = open_explained(
+                twin, args, kwargs, lambda part, a, k: self._call(part, a, k, path)
+            )
         else:
             opened = self._open_composite(operation, args, kwargs, path)
         if isinstance(operation, keras.Model):
@@ -296,12 +299,6 @@ class Graph(Calls):
         inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
         self.calls.append(Call(path, operation, inputs, keras.tree.flatten(outputs)))
         return outputs
-
-    def _open_explained(self, layer, args, kwargs, path):
-        """Open a layer that tells what of it is explained; the rest is left to the layer."""
-        _, *rest = self._twin(layer, path)(*args, **kwargs)
-        copy = shadow(layer, lambda part, a, k: self._call(part, a, k, path))
-        return [copy.explained(args[0] if args else kwargs["inputs"]), *rest]
 
     def _open_composite(self, layer, args, kwargs, path):
         """Open a layer made of layers, or return `None` where it can't be opened, or needn't."""
@@ -343,6 +340,22 @@ class Graph(Calls):
         name = path.replace("/", ".")
         count = self._names[name] = self._names.get(name, -1) + 1
         return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def open_explained(layer, args, kwargs, call):
+    """Run a layer whose `explained_outputs` tells how layers inside make its first output.
+
+    Args:
+        layer: the layer, which the other outputs are left to.
+        args: positional arguments of its call.
+        kwargs: keyword arguments of its call.
+        call: function `(layer, args, kwargs) -> outputs`, called for the layers inside.
+
+    Returns:
+        list of outputs.
+    """
+    _, *rest = layer(*args, **kwargs)
+    return [shadow(layer, call).explained_outputs(args[0] if args else kwargs["inputs"]), *rest]
 
 
 def _symbolic(*structure):

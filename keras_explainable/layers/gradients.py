@@ -143,7 +143,7 @@ class InputGradients(keras.layers.Wrapper):
         gradients = tape.gradient(score, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [outputs, gradients]
 
-    def explained(self, inputs):
+    def explained_outputs(self, inputs):
         """Return the outputs alone, which methods explain through the layers inside."""
         return self.layer(inputs)
 

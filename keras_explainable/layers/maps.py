@@ -150,9 +150,9 @@ class ActivationMaps(_HeadMaps):
 
     def call(self, inputs):
         """Return outputs and maps of activations `(batch, *positions, kernels)`."""
-        return [self.explained(inputs), super().call(inputs)]
+        return [self.explained_outputs(inputs), super().call(inputs)]
 
-    def explained(self, inputs):
+    def explained_outputs(self, inputs):
         """Return the outputs alone, which methods explain through the head."""
         kept = self._kept_axes(inputs.shape)
         axes = _axes.spatial(len(inputs.shape))
