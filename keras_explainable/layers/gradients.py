@@ -62,6 +62,9 @@ class InputGradients(keras.layers.Wrapper):
     The score is in single precision, and gradients come in the dtype of the inputs, which aren't
     cast. In a model of `mixed_float16` they go through half precision on the way.
 
+    Methods such as `ke.cam` and `ke.gradcam` explain the outputs through the layers of the model
+    inside. What that model is compiled with, such as its metrics, has no part in the training.
+
     Args:
         layer: model or layer with one output, or with several if `score` takes them.
         score: "categorical", "binary" or "sum", or a function from the outputs to a tensor that is
