@@ -196,8 +196,8 @@ class EnergyOutside(keras.losses.Loss):
         """Return losses `(batch,)`, or `(batch, units)` of each unit.
 
         Args:
-            y_true: masks `(batch, *positions)`, or with a last axis of 1 or of one mask per channel
-                or unit.
+            y_true: masks of 0 and 1 `(batch, *positions)`, or with a last axis of 1 or of one mask
+                per channel or unit. Divide those of images, of 0 and 255.
             y_pred: float maps `(batch, *positions, channels)`.
         """
         maps = keras.ops.convert_to_tensor(y_pred)

@@ -61,6 +61,8 @@ class KernelUsage(keras.regularizers.Regularizer):
     def __call__(self, x):
         """Return the penalty of a kernel `(..., units)`, a scalar."""
         kernel = keras.ops.convert_to_tensor(x)
+        if kernel.shape[-1] == 1:  # A single unit has all of each kernel.
+            return keras.ops.zeros((), kernel.dtype)
         magnitude = keras.ops.abs(kernel)
         by_magnitude = self.absolute or self.form == "entropy"
         compared = (magnitude if by_magnitude else kernel) / self.temperature

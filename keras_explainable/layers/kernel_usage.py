@@ -29,8 +29,10 @@ def used_kernel(kernel, alpha=1.0, temperature=1.0, absolute=False):
     dtype = kernel.dtype
     if dtype != "float64":
         kernel = keras.ops.cast(kernel, "float32")
-    compared = keras.ops.abs(kernel) if absolute else kernel
-    used = alpha * kernel * keras.ops.softmax(compared / temperature, axis=-1)
+    used = alpha * kernel
+    if kernel.shape[-1] > 1:  # A single unit has all of each kernel.
+        compared = keras.ops.abs(kernel) if absolute else kernel
+        used = used * keras.ops.softmax(compared / temperature, axis=-1)
     return keras.ops.cast(used, dtype)
 
 
@@ -39,12 +41,16 @@ class _KernelUsage:
 
     def _set_options(self, alpha, temperature, absolute):
         self.alpha = None if alpha is None else number("alpha", alpha)
+        if self.alpha is not None and self.alpha <= 0:
+            raise invalid("alpha", "`None` or a number above 0", alpha)
         self.temperature = number("temperature", temperature)
         if self.temperature <= 0:
             raise invalid("temperature", "a number above 0", temperature)
         if not isinstance(absolute, bool):
             raise mistyped("absolute", "a boolean", absolute)
         self.absolute = absolute
+        if "_from_" in self.dtype_policy.name:  # As in "int8_from_float32".
+            raise invalid("dtype", "a policy without quantization", self.dtype_policy.name)
 
     def _used(self, kernel):
         shape = tuple(kernel.shape)
@@ -121,7 +127,7 @@ class KernelUsageDense(_KernelUsage, keras.layers.Dense):
             a learning rate higher by about that number.
         temperature: :math:`\tau`. Defaults to 1.
         absolute: compare magnitudes in the softmax, see `used_kernel`. Defaults to False.
-        **kwargs: further arguments of `keras.layers.Dense`, but for `lora_rank`.
+        **kwargs: further arguments of `keras.layers.Dense`.
 
     References:
         - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques

@@ -269,3 +269,30 @@ def test_bad_options_are_named(options, error, message):
         ke.layers.KernelUsageDense(3, **options)
     with pytest.raises(error, match=message):
         ke.layers.KernelUsageConv2D(3, 1, **options)
+
+
+def test_a_single_unit_has_all_of_each_kernel():
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    head = ke.layers.KernelUsageDense(1)
+    plain = keras.layers.Dense(1)
+    plain.build((None, 4))
+    head.build((None, 4))
+    head.set_weights(plain.get_weights())
+    np.testing.assert_allclose(head(x), plain(x), rtol=1e-6)
+    kernel = plain.get_weights()[0]
+    for form in ("unused", "entropy"):
+        assert float(ke.regularizers.KernelUsage(1.0, form=form)(kernel)) == 0
+    grouped = ke.layers.KernelUsageConv2D(4, 1, groups=4)
+    grouped.build((None, 2, 2, 4))
+    np.testing.assert_array_equal(grouped.effective_kernel, grouped.kernel)
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0])
+def test_factors_that_turn_kernels_over_are_refused(alpha):
+    with pytest.raises(ValueError, match="`alpha`.*above 0"):
+        ke.layers.KernelUsageDense(3, alpha=alpha)
+
+
+def test_quantized_layers_are_refused():
+    with pytest.raises(ValueError, match="`dtype`. Expected a policy without quantization.*int8"):
+        ke.layers.KernelUsageDense(3, dtype="int8_from_float32")
