@@ -492,7 +492,7 @@ def render(results):
             **{f"α = {name}": values for name, values in found["alphas"].items()},
         }
         rows[PLAIN]["ratio"] = [1.0] * len(first)
-        parts += [f"### {title}: the factor of the KUR layer\n"]
+        parts += [f"### {title}: the factor of the KUR layer (seeds: {len(first)})\n"]
         parts += [table(rows, ("map", "f2", *OF_HEADS, "ratio"))]
         if title == "VOC":
             parts += ["### Published\n", published()]

@@ -22,15 +22,17 @@ def class_correlations(head):
     same have no correlation: it counts as 0 with the others, and as 1 with itself.
 
     Args:
-        head: `keras.Model` with the linear head that `cam` takes, whose kernel is read; a layer,
-            whose `effective_kernel` is read, or else its `kernel`; or an array `(..., units)`.
+        head: `keras.Model` with a linear head after its global average pooling, whose kernel is
+            read; a layer, whose `effective_kernel` is read, or else its `kernel`; or an array
+            `(..., units)`.
 
     Returns:
         float64 array `(units, units)`, Pearson correlations from −1 to 1.
 
     Raises:
         TypeError: if `head` is of another type.
-        ValueError: if the model has no linear head, the layer isn't built, or values aren't finite.
+        ValueError: if the model has no linear head after a global average pooling, the layer isn't
+            built, or values aren't finite.
 
     References:
         - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
@@ -146,7 +148,7 @@ def share_of_positive_weights(head):
 def _kernel(head):
     """Return the kernel that a head uses, a float64 array `(kernels, units)`."""
     if isinstance(head, keras.Model):
-        values = inspection.head_kernel(inspection.expose(head))
+        values = _of_model(head)
     elif isinstance(head, keras.layers.Layer):
         values = _of_layer(head)
     else:
@@ -161,6 +163,41 @@ def _kernel(head):
     if not np.isfinite(kernel).all():
         raise invalid("head", "finite weights", "NaN or infinity among its weights")
     return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _of_model(model):
+    """Read the kernel between the pooling of a model and its logits, or say that there is none."""
+    try:
+        exposed = inspection.expose(model)
+    except ValueError as error:
+        # What maps can be drawn of doesn't matter to a kernel, nor can it be chosen here.
+        found, unchosen, _ = str(error).partition(" Choose the activations with `layer=`")
+        if not unchosen:
+            raise
+        raise _headless(found[0].lower() + found[1:].removesuffix(".")) from None
+    if exposed.head_error:
+        raise _headless(f"the model {model.name!r}: {exposed.head_error}")
+    if exposed.head is None:
+        received = (
+            f"the model {model.name!r}, which averages the scores of its units, so that no kernel "
+            "comes after its pooling"
+        )
+        raise _headless(received, _name_of_scoring(model, exposed))
+    return inspection.head_kernel(exposed)
+
+
+def _headless(received, name="..."):
+    expected = "a model whose logits are one linear layer away from globally averaged activations"
+    hint = f"Pass the layer whose kernel it is in its place, `model.get_layer({name})`."
+    return invalid("head", expected, received, hint)
+
+
+def _name_of_scoring(model, exposed):
+    """Return the name of the layer of a model that makes what is pooled, "..." for another one."""
+    last = keras.Model(exposed.inputs, exposed.outputs[1]).layers[-1]
+    kernel = getattr(last, "kernel", None)
+    found = [x.name for x in model.layers if getattr(x, "kernel", None) is kernel is not None]
+    return repr(found[0]) if found else "..."
 
 
 def _of_layer(layer):

@@ -1,5 +1,7 @@
 """Losses of outputs with positions: labels that don't count, and maps that look aside."""
 
+import math
+
 import keras
 
 from keras_explainable._checks import invalid
@@ -18,20 +20,26 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
               \quad t_{ic} = (1 - \alpha) [y_i = c] + \alpha / C
 
     It is `keras.losses.SparseCategoricalCrossentropy(ignore_class=255)` with label smoothing. With
-    no position that counts it is 0, and has no gradient.
+    no position that counts it is 0, and has no gradient. What is predicted at ignored positions
+    doesn't matter, finite or not. A label that is neither ignored nor a class makes the loss NaN.
+
+    Under a `tf.distribute` strategy the mean is that of the replicas' means, each over its own
+    positions, as with `ignore_class`.
 
     Args:
-        ignore_label: label of the positions left out. Defaults to 255.
+        ignore_label: label of the positions left out, an integer. Defaults to 255.
         label_smoothing: :math:`\alpha`, from 0 to 1. Defaults to 0.
         from_logits: whether predictions are logits, and not probabilities. Defaults to False.
         reduction: as in `keras.losses.Loss`. With "sum_over_batch_size" it is the mean over the
             positions that count, with "sum" their sum, and with "none" there is 0 at the others.
-            Defaults to "sum_over_batch_size".
+            "mean_with_sample_weight" is refused. Defaults to "sum_over_batch_size".
         name: name of the loss.
         dtype: dtype policy of the loss. Defaults to that of Keras.
 
     Raises:
-        ValueError: if `label_smoothing` is out of range.
+        TypeError: if `from_logits` is no boolean.
+        ValueError: if `label_smoothing` is out of range, `ignore_label` no integer, or the
+            reduction unknown or refused.
 
     Example:
         >>> import numpy as np, keras_explainable as ke
@@ -50,10 +58,15 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         name="ignore_label_crossentropy",
         dtype=None,
     ):
+        if reduction == "mean_with_sample_weight":
+            hint = "Divide by the sum of the weights that count yourself, with `reduction='sum'`."
+            raise invalid("reduction", "a sum, a mean over positions, or none", reduction, hint)
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         if not isinstance(from_logits, bool):
             raise mistyped("from_logits", "a boolean", from_logits)
-        self.ignore_label = int(ignore_label)
+        self.ignore_label = int(number("ignore_label", ignore_label))
+        if self.ignore_label != ignore_label:
+            raise invalid("ignore_label", "an integer", ignore_label)
         self.label_smoothing = number("label_smoothing", label_smoothing, least=0)
         if self.label_smoothing > 1:
             raise invalid("label_smoothing", "a number from 0 to 1", label_smoothing)
@@ -71,11 +84,15 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         if len(y_true.shape) == len(y_pred.shape):
             y_true = keras.ops.squeeze(y_true, axis=-1)
         counts = keras.ops.not_equal(y_true, self.ignore_label)
+        # Their loss is left out below, and their gradient only if it is finite.
+        y_pred = keras.ops.where(counts[..., None], y_pred, 1)
         num_classes = y_pred.shape[-1]
-        labels = keras.ops.one_hot(keras.ops.where(counts, y_true, 0), num_classes)
+        labels = keras.ops.one_hot(y_true, num_classes)
         smoothing = keras.ops.cast(self.label_smoothing, y_pred.dtype)
         labels = keras.ops.cast(labels, y_pred.dtype) * (1 - smoothing) + smoothing / num_classes
         losses = keras.ops.categorical_crossentropy(labels, y_pred, from_logits=self.from_logits)
+        is_class = keras.ops.logical_and(y_true >= 0, y_true < num_classes)
+        losses = keras.ops.where(is_class, losses, math.nan)
         losses = keras.ops.where(counts, losses, 0)
         if self.reduction in ("none", "sum", None):
             return losses
@@ -118,8 +135,8 @@ class EnergyOutside(keras.losses.Loss):
         relative: whether the energy outside is divided by all of it. Defaults to False.
         per_unit: whether each channel of the maps is a unit, with a loss of its own. Losses are
             `(batch, units)` then, and else `(batch,)`; a `sample_weight` has that shape. Weights of
-            `(batch, units)`, such as the labels, choose the units that are penalized. Defaults to
-            False.
+            `(batch, units)`, such as the labels, choose the units that are penalized, and those of
+            samples are `(batch, 1)`. Defaults to False.
         reduction: as in `keras.losses.Loss`. The mean is over all losses, units of weight 0
             included. Defaults to "sum_over_batch_size".
         name: name of the loss.
@@ -127,7 +144,8 @@ class EnergyOutside(keras.losses.Loss):
 
     Raises:
         TypeError: if an option is no boolean.
-        ValueError: if, when it is called, masks are not of the size of the maps.
+        ValueError: if, when it is called, masks are not of the size of the maps, or weights of
+            units have one axis only.
 
     References:
         - Ross, Hughes, Doshi-Velez, "Right for the Right Reasons: Training Differentiable Models by
@@ -159,12 +177,27 @@ class EnergyOutside(keras.losses.Loss):
             if not isinstance(value, bool):
                 raise mistyped(option, "a boolean", value)
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Return the loss, reduced, see `call`.
+
+        Args:
+            y_true: masks.
+            y_pred: maps.
+            sample_weight: weights `(batch,)`, or `(batch, units)` or `(batch, 1)` of each unit.
+        """
+        if self.options["per_unit"] and sample_weight is not None:
+            shape = tuple(keras.ops.convert_to_tensor(sample_weight).shape)
+            if len(shape) == 1:
+                hint = "Pass `weights[:, None]` for weights of samples."
+                raise invalid("sample_weight", "(batch, units) or (batch, 1)", shape, hint)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
         """Return losses `(batch,)`, or `(batch, units)` of each unit.
 
         Args:
-            y_true: masks `(batch, *positions)`, or with a last axis of 1 or of one mask per channel
-                or unit.
+            y_true: masks of 0 and 1 `(batch, *positions)`, or with a last axis of 1 or of one mask
+                per channel or unit. Divide those of images, of 0 and 255.
             y_pred: float maps `(batch, *positions, channels)`.
         """
         maps = keras.ops.convert_to_tensor(y_pred)

@@ -29,7 +29,8 @@ class KernelUsage(keras.regularizers.Regularizer):
     of a row is spared only where it is larger than the others by several :math:`\tau`. Weights are
     small, so that a `temperature` of a fraction of their deviation does more than 1. Unlike the
     layer, it leaves what the head computes as it is, and fits any layer that takes a
-    `kernel_regularizer`.
+    `kernel_regularizer`. Keras finds only its own regularizers by a string: pass this object, or
+    `ke.regularizers.get("kernel_usage")`.
 
     Args:
         l: factor :math:`\lambda`. Defaults to 0.001.
@@ -60,6 +61,8 @@ class KernelUsage(keras.regularizers.Regularizer):
     def __call__(self, x):
         """Return the penalty of a kernel `(..., units)`, a scalar."""
         kernel = keras.ops.convert_to_tensor(x)
+        if kernel.shape[-1] == 1:  # A single unit has all of each kernel.
+            return keras.ops.zeros((), kernel.dtype)
         magnitude = keras.ops.abs(kernel)
         by_magnitude = self.absolute or self.form == "entropy"
         compared = (magnitude if by_magnitude else kernel) / self.temperature
@@ -120,6 +123,10 @@ _NAMES = {"kernel_usage": KernelUsage, "orthogonal": Orthogonal}
 
 def get(identifier):
     """Resolve a regularizer.
+
+    Keras itself finds only its own regularizers by a string. What this returns can be passed to a
+    layer, as in `keras.layers.Dense(3, kernel_regularizer=ke.regularizers.get("kernel_usage"))`,
+    and so can the dict that `keras.regularizers.serialize` makes of it.
 
     Args:
         identifier: "kernel_usage" or "orthogonal", or what `keras.regularizers.get` takes.

@@ -276,7 +276,13 @@ class Graph(Calls):
 
     def _call(self, operation, args, kwargs, path):
         path = f"{path}/{operation.name}" if path else operation.name
-        opened = self._open_composite(operation, args, kwargs, path)
+        if hasattr(operation, "explained_outputs"):
+            twin = self._twin(operation, path)
+            opened = open_explained(
+                twin, args, kwargs, lambda part, a, k: self._call(part, a, k, path)
+            )
+        else:
+            opened = self._open_composite(operation, args, kwargs, path)
         if isinstance(operation, keras.Model):
             outputs = self._open(operation, args, kwargs, path)
         elif opened is not None:
@@ -334,6 +340,22 @@ class Graph(Calls):
         name = path.replace("/", ".")
         count = self._names[name] = self._names.get(name, -1) + 1
         return _compat.twin(operation, f"{name}_{count}" if count else name)
+
+
+def open_explained(layer, args, kwargs, call):
+    """Run a layer whose `explained_outputs` tells how layers inside make its first output.
+
+    Args:
+        layer: the layer, which the other outputs are left to.
+        args: positional arguments of its call.
+        kwargs: keyword arguments of its call.
+        call: function `(layer, args, kwargs) -> outputs`, called for the layers inside.
+
+    Returns:
+        list of outputs.
+    """
+    _, *rest = layer(*args, **kwargs)
+    return [shadow(layer, call).explained_outputs(args[0] if args else kwargs["inputs"]), *rest]
 
 
 def _symbolic(*structure):

@@ -336,11 +336,13 @@ def has_linear_kernel(layer):
         layer: built `keras.Layer`, such as a Dense one, a 1×1 convolution, or one that tells its
             `effective_kernel`.
     """
+    if getattr(layer, "groups", 1) != 1:
+        return False
     if not hasattr(layer, "effective_kernel"):
         # A kernel of another layer may be used in another way, as in a transposed convolution.
         plain = any(type(layer).call is kind.call for kind in _LINEAR if isinstance(layer, kind))
         quantized = getattr(layer, "quantization_mode", None) is not None
-        if not plain or quantized or getattr(layer, "groups", 1) != 1:
+        if not plain or quantized:
             return False
     shape = _kernel(layer).shape
     return len(shape) == 2 or all(size == 1 for size in shape[:-2])

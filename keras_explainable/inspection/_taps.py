@@ -13,6 +13,7 @@ from keras_explainable.inspection._graphs import Call
 from keras_explainable.inspection._graphs import Calls
 from keras_explainable.inspection._graphs import call_of
 from keras_explainable.inspection._graphs import is_spatial
+from keras_explainable.inspection._graphs import open_explained
 from keras_explainable.inspection._graphs import shadow
 from keras_explainable.inspection._graphs import split_activation
 from keras_explainable.inspection._graphs import takes_training
@@ -104,6 +105,10 @@ class Tap(keras.layers.Layer):
         scores = []
         if isinstance(layer, keras.Model):
             outputs = self._runner(layer, path)(*args, **kwargs)
+        elif hasattr(layer, "explained_outputs"):
+            outputs = open_explained(
+                layer, args, kwargs, lambda part, a, k: self._note(part, a, k, path)
+            )
         elif self._attends and isinstance(layer, _compat.ATTENTIONS):
             outputs, *scores = layer(*args, **{**kwargs, "return_attention_scores": True})
             outputs = (outputs, *scores) if kwargs.get("return_attention_scores") else outputs
@@ -343,7 +348,8 @@ class Tap(keras.layers.Layer):
 
     def _producer(self, tensor):
         for call in self.opened.calls:
-            if any(t is tensor for t in call.outputs) and not isinstance(call.layer, keras.Model):
+            opened = isinstance(call.layer, keras.Model) or hasattr(call.layer, "explained_outputs")
+            if any(t is tensor for t in call.outputs) and not opened:
                 return call
         return None
 

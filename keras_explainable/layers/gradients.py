@@ -36,6 +36,13 @@ def _clipped(probabilities):
 SCORES = {"categorical": _categorical, "binary": _binary, "sum": _sum}
 
 
+def _metrics(layer):
+    """List the metrics of a layer; of a model those of its layers, not its own."""
+    if isinstance(layer, keras.Model):
+        return [metric for part in layer.layers for metric in _metrics(part)]
+    return layer.metrics
+
+
 @keras.saving.register_keras_serializable(_PACKAGE)
 class InputGradients(keras.layers.Wrapper):
     r"""Runs a model, and returns the gradients of a score of its outputs by its inputs, too.
@@ -54,6 +61,9 @@ class InputGradients(keras.layers.Wrapper):
 
     The score is in single precision, and gradients come in the dtype of the inputs, which aren't
     cast. In a model of `mixed_float16` they go through half precision on the way.
+
+    Methods such as `ke.cam` and `ke.gradcam` explain the outputs through the layers of the model
+    inside. What that model is compiled with, such as its metrics, has no part in the training.
 
     Args:
         layer: model or layer with one output, or with several if `score` takes them.
@@ -108,6 +118,14 @@ class InputGradients(keras.layers.Wrapper):
         super().__init__(layer, **kwargs, autocast=False)
         self.score, self.from_logits = score, from_logits
 
+    @property
+    def metrics(self):
+        """Metrics of the layers inside, without those that a model inside is compiled with.
+
+        Keras would report these, its loss among them, in place of those of the model outside.
+        """
+        return _metrics(self.layer)
+
     def call(self, inputs, training=None):
         """Return outputs, and gradients of the shape of the inputs.
 
@@ -127,6 +145,10 @@ class InputGradients(keras.layers.Wrapper):
             score = self._scored(outputs)
         gradients = tape.gradient(score, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [outputs, gradients]
+
+    def explained_outputs(self, inputs):
+        """Return the outputs alone, which methods explain through the layers inside."""
+        return self.layer(inputs)
 
     def _scored(self, outputs):
         if callable(self.score):

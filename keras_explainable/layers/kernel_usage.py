@@ -23,11 +23,17 @@ def used_kernel(kernel, alpha=1.0, temperature=1.0, absolute=False):
             weights that speak against a unit are kept, too. Defaults to False.
 
     Returns:
-        tensor of the same shape and dtype.
+        tensor of the same shape and dtype, computed in single precision at least.
     """
     kernel = keras.ops.convert_to_tensor(kernel)
-    compared = keras.ops.abs(kernel) if absolute else kernel
-    return alpha * kernel * keras.ops.softmax(compared / temperature, axis=-1)
+    dtype = kernel.dtype
+    if dtype != "float64":
+        kernel = keras.ops.cast(kernel, "float32")
+    used = alpha * kernel
+    if kernel.shape[-1] > 1:  # A single unit has all of each kernel.
+        compared = keras.ops.abs(kernel) if absolute else kernel
+        used = used * keras.ops.softmax(compared / temperature, axis=-1)
+    return keras.ops.cast(used, dtype)
 
 
 class _KernelUsage:
@@ -35,16 +41,26 @@ class _KernelUsage:
 
     def _set_options(self, alpha, temperature, absolute):
         self.alpha = None if alpha is None else number("alpha", alpha)
+        if self.alpha is not None and self.alpha <= 0:
+            raise invalid("alpha", "`None` or a number above 0", alpha)
         self.temperature = number("temperature", temperature)
         if self.temperature <= 0:
             raise invalid("temperature", "a number above 0", temperature)
         if not isinstance(absolute, bool):
             raise mistyped("absolute", "a boolean", absolute)
         self.absolute = absolute
+        if "_from_" in self.dtype_policy.name:  # As in "int8_from_float32".
+            raise invalid("dtype", "a policy without quantization", self.dtype_policy.name)
 
     def _used(self, kernel):
-        alpha = kernel.shape[-1] if self.alpha is None else self.alpha
-        return used_kernel(kernel, alpha, self.temperature, self.absolute)
+        shape = tuple(kernel.shape)
+        # Filters of different groups have no input channel in common.
+        groups = getattr(self, "groups", 1)
+        units = shape[-1] // groups
+        kernel = keras.ops.reshape(kernel, (*shape[:-1], groups, units))
+        alpha = units if self.alpha is None else self.alpha
+        used = used_kernel(kernel, alpha, self.temperature, self.absolute)
+        return keras.ops.reshape(used, shape)
 
     @property
     def effective_kernel(self):
@@ -78,9 +94,8 @@ class _KernelUsage:
             TypeError: if `layer` is of another class.
             ValueError: if it isn't built.
         """
-        plain = cls.__mro__[2]
-        if type(layer) is not plain:
-            raise mistyped("layer", f"a `keras.layers.{plain.__name__}`", layer)
+        if type(layer) is not cls._plain_class:
+            raise mistyped("layer", f"a `keras.layers.{cls._plain_class.__name__}`", layer)
         if not layer.built:
             raise invalid("layer", "a layer that is built", layer.name)
         made = cls.from_config({**layer.get_config(), **options})
@@ -112,7 +127,7 @@ class KernelUsageDense(_KernelUsage, keras.layers.Dense):
             a learning rate higher by about that number.
         temperature: :math:`\tau`. Defaults to 1.
         absolute: compare magnitudes in the softmax, see `used_kernel`. Defaults to False.
-        **kwargs: further arguments of `keras.layers.Dense`, but for `lora_rank`.
+        **kwargs: further arguments of `keras.layers.Dense`.
 
     References:
         - David, Pedrini, Dias, "MinMax-CAM: Improving Focus of CAM-based Visualization Techniques
@@ -124,6 +139,8 @@ class KernelUsageDense(_KernelUsage, keras.layers.Dense):
         >>> head(np.ones((2, 8))).shape
         TensorShape([2, 5])
     """
+
+    _plain_class = keras.layers.Dense
 
     def __init__(self, units, *args, alpha=None, temperature=1.0, absolute=False, **kwargs):
         super().__init__(units, *args, **kwargs)
@@ -143,12 +160,14 @@ class KernelUsageConv2D(_KernelUsage, keras.layers.Conv2D):
     r"""A convolution each of whose kernels is used by few filters, see `KernelUsageDense`.
 
     The softmax is over the filters, separately for each input channel and position of the kernel.
+    With `groups`, it is over the filters of a group, as those of others take other channels.
 
     Args:
         filters: number of filters.
         kernel_size: as in `keras.layers.Conv2D`.
         *args: further arguments of `keras.layers.Conv2D`, in its order.
-        alpha: factor. Defaults to the number of filters.
+        alpha: factor. Defaults to the number of filters of a group, which is that of all filters
+            unless there are `groups`.
         temperature: as in `KernelUsageDense`.
         absolute: as in `KernelUsageDense`.
         **kwargs: further arguments of `keras.layers.Conv2D`.
@@ -163,6 +182,8 @@ class KernelUsageConv2D(_KernelUsage, keras.layers.Conv2D):
         >>> head(np.ones((2, 4, 4, 8))).shape
         TensorShape([2, 4, 4, 5])
     """
+
+    _plain_class = keras.layers.Conv2D
 
     def __init__(
         self, filters, kernel_size, *args, alpha=None, temperature=1.0, absolute=False, **kwargs

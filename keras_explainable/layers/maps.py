@@ -86,7 +86,8 @@ class ActivationMaps(_HeadMaps):
     `ke.cam`, before its postprocessing: a logit is the mean of its map, plus the bias. They can be
     differentiated, so that a loss of them is trained with. They are in single precision whatever
     the dtype policy, as rounded maps would not be those of `ke.cam`; double activations give double
-    maps. The outputs have the dtype that the policy of the head says.
+    maps. The outputs have the dtype that the policy of the head says. Methods such as `ke.cam` and
+    `ke.gradcam` explain the outputs of a model with this layer through the head inside.
 
     Args:
         layer: head with a kernel that inputs are multiplied by: `keras.layers.Dense`, a 1×1
@@ -150,10 +151,14 @@ class ActivationMaps(_HeadMaps):
 
     def call(self, inputs):
         """Return outputs and maps of activations `(batch, *positions, kernels)`."""
+        return [self.explained_outputs(inputs), super().call(inputs)]
+
+    def explained_outputs(self, inputs):
+        """Return the outputs alone, which methods explain through the head."""
         kept = self._kept_axes(inputs.shape)
         axes = _axes.spatial(len(inputs.shape))
         outputs = self.layer(keras.ops.mean(inputs, axis=axes, keepdims=bool(kept)))
-        return [keras.ops.squeeze(outputs, kept) if kept else outputs, super().call(inputs)]
+        return keras.ops.squeeze(outputs, kept) if kept else outputs
 
     def _kept_axes(self, shape):
         """Return the axes of positions that the head takes, of size 1: those of a convolution."""
@@ -177,7 +182,8 @@ def with_activation_maps(
     made of, which is left as found. It is a plain Keras model: `predict` it, `export` it to serve
     maps without this library, compile and `fit` it with a loss of the maps. It is saved and loaded
     like others, but for one made of a subclassed model whose `call` uses TensorFlow functions,
-    which can be exported only.
+    which can be exported only. A copy by `keras.models.clone_model` doesn't tie the head of its
+    logits to that of its maps: clone the classifier instead.
 
     Args:
         model: `keras.Model`, as trained: functional, sequential or subclassed, nested.

@@ -1,5 +1,8 @@
 """Figures of linear heads: how alike their units are, and how many kernels they use."""
 
+import math
+import reprlib
+
 import numpy as np
 
 from keras_explainable._checks import invalid
@@ -13,13 +16,16 @@ _NOTHING = "1"
 _LEAST, _MOST = 2.4, 4.4
 _LINE, _LETTER, _EDGE, _BETWEEN, _BAR = 0.17, 0.066, 0.12, 0.22, 0.11
 _HEAD, _TICKS = 0.5, 0.55
+# What a label takes along its axis, lying and at 45°, and an entry of a legend beside its text.
+_LYING, _TURNED, _KEY = 0.13, 0.17, 0.6
 _LABELS = 8
 
 
 def correlations(matrices, class_names=None, *, limit=None):
     """Draw the correlations between the units of heads side by side, with one scale of colours.
 
-    The diagonal, which is 1, is left white, so that the colours are those of pairs of units.
+    The diagonal, which is 1, is left white, so that the colours are those of pairs of units. Of
+    many units every nth has its name.
 
     Args:
         matrices: dictionary from the name of each head to the array `(units, units)` that
@@ -59,7 +65,8 @@ def correlations(matrices, class_names=None, *, limit=None):
     for number, (name, matrix) in enumerate(matrices.items()):
         left = _EDGE + written + (side + _BETWEEN) * number
         axes = figure.add_axes((left / width, bottom, side / width, side / height))
-        image = _draw_matrix(axes, np.where(others, matrix, np.nan), limit, names, number == 0)
+        values = np.where(others, matrix, np.nan)
+        image = _draw_matrix(axes, values, limit, names, side, number == 0)
         axes.set_title(name, loc="left", fontsize=10, weight="bold", color=_INK, pad=17)
         if sizes[name].size:
             text = f"mean |r| = {sizes[name].mean():.2f}"
@@ -74,7 +81,7 @@ def correlations(matrices, class_names=None, *, limit=None):
 
 
 def usage(counts, class_names=None, *, num_kernels=None):
-    """Draw how many kernels each unit of heads uses.
+    """Draw how many kernels each unit of heads uses. Of many units every nth has its name.
 
     Args:
         counts: dictionary from the name of each head to the array `(units,)` that
@@ -101,21 +108,27 @@ def usage(counts, class_names=None, *, num_kernels=None):
     counts = _checked(counts, "counts", "(units,) or (heads, units)", 2, square=False)
     names = _names(class_names, next(iter(counts.values())).shape[1])
     breadth = 0.8 / len(counts)
-    size = float(np.clip(0.16 * len(names) * (len(counts) + 1), 4.5, 10)), 2.9
+    width = float(np.clip(0.16 * len(names) * (len(counts) + 1), 4.5, 10))
+    labels = {name: f"{name}, mean {values.mean():.1f}" for name, values in counts.items()}
+    columns = int(width / (_KEY + _LETTER * max(map(len, labels.values())))) or 1
+    rows = math.ceil(len(labels) / columns)
+    columns = math.ceil(len(labels) / rows)
+    size = width, 2.9 + _LINE * (rows - 1)
+    points = 72 * breadth * (width - 1) / len(names)
     figure, axes = plt.subplots(figsize=size, dpi=_DPI, layout="constrained")
     colors = plt.cm.cividis(np.linspace(0.05, 0.9, len(counts)))
     for number, (name, values) in enumerate(counts.items()):
         places = np.arange(len(names)) + (number - (len(counts) - 1) / 2) * breadth
         means = values.mean(axis=0)
-        label = f"{name}, mean {means.mean():.1f}"
-        axes.bar(places, means, 0.9 * breadth, color=colors[number], label=label)
+        axes.bar(places, means, 0.9 * breadth, color=colors[number], label=labels[name])
         if len(values) > 1:
             ends = values.min(axis=0), values.max(axis=0)
-            for color, linewidth in (("white", 2.2), (_INK, 0.9)):
-                axes.vlines(places, *ends, color=color, linewidth=linewidth)
-    long = max(map(len, names)) * _LETTER > (size[0] - 1) / len(names)
+            for color, linewidth, part in (("white", 2.2, 0.6), (_INK, 0.9, 0.25)):
+                axes.vlines(places, *ends, color=color, linewidth=min(linewidth, part * points))
+    shown, pitch = _shown(names, width - 1, _TURNED)
+    long = max(map(len, names)) * _LETTER > pitch
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    axes.set_xticks(np.arange(len(names)), names, fontsize=_LABELS, color=_INK, **turned)
+    axes.set_xticks(shown, [names[i] for i in shown], fontsize=_LABELS, color=_INK, **turned)
     axes.set_xlim(-0.6, len(names) - 0.4)
     label = "kernels used" if num_kernels is None else f"kernels used, of {num_kernels}"
     axes.set_ylabel(label, fontsize=9, color=_INK)
@@ -125,20 +138,37 @@ def usage(counts, class_names=None, *, num_kernels=None):
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper left", fontsize=_LABELS, frameon=False, ncols=len(counts))
+    figure.legend(loc="outside upper left", fontsize=_LABELS, frameon=False, ncols=columns)
     return figure
 
 
-def _draw_matrix(axes, matrix, limit, names, is_first):
+def _shown(names, length, room):
+    """Choose which units have their names, so that each has room for it.
+
+    Args:
+        names: names of the units.
+        length: of their axis.
+        room: what a name takes of it.
+
+    Returns:
+        shown: indices of units.
+        pitch: how far they are from each other.
+    """
+    step = math.ceil(room * len(names) / length)
+    return np.arange(0, len(names), step), length * step / len(names)
+
+
+def _draw_matrix(axes, matrix, limit, names, side, is_first):
     """Draw a matrix, the names of its rows only where it is the first."""
     axes.set_facecolor(_NOTHING)
     image = axes.imshow(
         matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto"
     )
-    places = np.arange(len(names))
-    long = max(map(len, names)) > 2
-    axes.set_xticks(places, names, rotation=90 if long else 0)
-    axes.set_yticks(places, names if is_first else [""] * len(names))
+    shown, pitch = _shown(names, side, _LYING)
+    texts, longest = [names[i] for i in shown], max(map(len, names))
+    lies = longest <= 2 and longest * _LETTER < pitch
+    axes.set_xticks(shown, texts, rotation=0 if lies else 90)
+    axes.set_yticks(shown, texts if is_first else [""] * len(texts))
     axes.tick_params(length=0, labelsize=_LABELS, labelcolor=_INK, pad=2)
     axes.spines[:].set_visible(False)
     return image
@@ -147,7 +177,9 @@ def _draw_matrix(axes, matrix, limit, names, is_first):
 def _checked(values, argument, shape, rank, square=True):
     """Return arrays of floats that have the same units."""
     if not isinstance(values, dict) or not values:
-        raise invalid(argument, "a dictionary {name of a head: array}", values)
+        shape = getattr(values, "shape", None)
+        received = reprlib.repr(values) if shape is None else f"an array of shape {tuple(shape)}"
+        raise invalid(argument, "a dictionary {name of a head: array}", received)
     arrays = {str(name): np.asarray(array, float) for name, array in values.items()}
     for name, array in arrays.items():
         fits = array.ndim == rank and array.size and (not square or len(set(array.shape)) == 1)

@@ -82,6 +82,34 @@ def test_the_order_of_data_is_that_of_the_seed():
     assert np.abs(kernels[0] - kernels[2]).max() > 1e-6
 
 
+def test_f2_weighs_recall_twice_as_much_as_precision():
+    labels = np.array([[1, 1], [1, 0], [0, 1], [0, 0]])
+    found = np.array([[0.9, 0.8], [0.4, 0.7], [0.3, 0.6], [0.2, 0.1]])
+    # Precision and recall are 1 and 1/2 for one class, 2/3 and 1 for the other one.
+    expected = {"map": (1 + 5 / 6) / 2, "f2": (5 / 9 + 10 / 11) / 2}
+    assert kur.scores(labels, found) == pytest.approx(expected)
+
+
+def test_four_fifths_are_trained_on_and_the_last_one_is_measured(voc, monkeypatch):
+    seen = {}
+
+    def train(seed, *head, part):
+        seen.update(seed=seed, head=head, part=part)
+
+    def predict(model, x):
+        del model
+        seen["left"] = x
+        return x[:, :2]
+
+    monkeypatch.setattr(voc, "train", train)
+    monkeypatch.setattr(kur, "predict", predict)
+    voc.validate(3, "L2", 0.1)
+    assert (seen["seed"], seen["head"]) == (3, ("L2", 0.1))
+    assert (len(seen["part"]), len(seen["left"])) == (16, 4)
+    rows = np.concatenate([voc.x[seen["part"]], seen["left"]])
+    np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(voc.x, axis=0))
+
+
 def test_alarms_are_counted_by_whether_the_partner_is_there():
     rng = np.random.default_rng(0)
     labels, found = (rng.uniform(size=(30, 10)) > 0.6).astype(float), rng.uniform(size=(30, 10))
@@ -167,6 +195,14 @@ def test_the_page_has_the_numbers_of_the_last_run():
         }
 
 
+def test_the_page_tells_how_many_seeds_a_factor_has():
+    for title, found in RESULTS["studies"].items():
+        numbers = {len(values) for row in found["alphas"].values() for values in row.values()}
+        assert numbers == {kur.ALPHA_SEEDS[title]}
+        heading = f"### {title}: the factor of the KUR layer (seeds: {kur.ALPHA_SEEDS[title]})\n"
+        assert heading in PAGE
+
+
 def test_the_page_shows_all_figures_and_says_how_to_run_the_script():
     shown = set(re.findall(r"\]\(images/([^)]+)\)", PAGE))
     assert shown == {path.name for path in (DOCS / "images").glob("kernel_usage_*.png")}
@@ -215,6 +251,21 @@ def test_the_layer_predicts_better_on_digits_and_does_not_undo_the_bias():
         assert change("Digits", head, "f2")[2] < -0.08
 
 
+def test_partners_make_up_nearly_half_of_the_correlations_of_digits():
+    matrices = RESULTS["studies"]["Digits"]["correlations"]
+    measured = {}
+    for head, matrix in matrices.items():
+        matrix = np.array(matrix)
+        partners = np.array([matrix[pair] for pair in demo.PAIRS])
+        total, pairs = np.abs(np.triu(matrix, 1)).sum(), np.abs(partners).sum()
+        measured[head] = partners.min(), partners.max(), pairs / total, (total - pairs) / 40
+    for head in (kur.PLAIN, kur.LAYER):
+        assert measured[head] == pytest.approx((0.77, 0.84, 0.475, 0.11), abs=0.025)
+    assert measured["KUR penalty"] == pytest.approx((0.29, 0.654, 0.38, 0.11), abs=0.005)
+    by_seed = RESULTS["studies"]["Digits"]["heads"]["KUR penalty"]["correlation"]
+    assert min(by_seed) == by_seed[0]
+
+
 def test_maps_of_the_layer_keep_less_and_take_more_from_others():
     for method in kur.MAPS:
         assert change("Digits", kur.LAYER, f"{method} average_drop")[1] > 0
@@ -243,5 +294,10 @@ def test_the_published_factor_costs_precision_and_is_the_sparsest(title, cost):
     assert found["1"] < mean(title, kur.PLAIN, "map") - cost
     assert found["1"] < min(found["√C"], found["C"], found["2C"]) - cost
     assert (found["2C"] > found["C"] + 0.02) == (title == "Digits")
+    f2 = {name: np.mean(values["f2"]) for name, values in by_factor.items()}
+    assert found["C, absolute"] < found["C"]
+    assert f2["C, absolute"] < f2["C"]
+    alike = {name: np.mean(values["correlation"]) for name, values in by_factor.items()}
+    assert sorted(("1", "√C", "C", "2C"), key=alike.get) == ["2C", "C", "√C", "1"]
     ratios = {name: np.mean(values["ratio"]) for name, values in by_factor.items()}
     assert ratios["C"] == pytest.approx(1, abs=0.05)

@@ -324,3 +324,76 @@ def test_activations_without_positions_are_refused():
 def test_bad_options_of_a_trained_model_are_named(options, error, message):
     with pytest.raises(error, match=message):
         ke.layers.with_activation_maps(**{"model": zoo.nested().model, **options})
+
+
+METHODS = ["cam", "minmaxcam", "gradcam", "gradients", "lrp", "scorecam"]
+
+
+def wrapped(kind, head="dense"):
+    """Return a plain classifier, and one with maps or gradients that has its weights."""
+    plain = classifier(head=head)
+    keras.utils.set_random_seed(0)
+    plain.set_weights([RNG.uniform(0.1, 1, w.shape) for w in plain.get_weights()])
+    if kind == "maps":
+        made = classifier(head=head, maps={})
+        made.set_weights(plain.get_weights())
+        return plain, made
+    inputs = keras.Input((9, 8, 3))
+    gradients = ke.layers.InputGradients(plain)
+    outputs = gradients(inputs)
+    if kind == "nested gradients":
+        inner = keras.Model(inputs, outputs)
+        inputs = keras.Input((9, 8, 3))
+        outputs = inner(inputs)
+    return plain, keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["maps", "gradients", "nested gradients"])
+def test_models_with_maps_or_gradients_are_explained_as_plain_ones(kind, method):
+    plain, made = wrapped(kind)
+    before = zoo.fingerprint(made)
+    expected = ke.explain(method, plain, IMAGES, [0, 1, 2, 3])
+    found = ke.explain(method, made, IMAGES, [0, 1, 2, 3], output=0)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert zoo.fingerprint(made) == before
+
+
+@pytest.mark.parametrize("head", ["convolution", "kernel usage"])
+@pytest.mark.parametrize("kind", ["maps", "gradients"])
+def test_heads_inside_are_found(kind, head):
+    plain, made = wrapped(kind, head)
+    with pytest.warns(UserWarning, match="has the outputs"):
+        found = ke.diagnostics.class_correlations(made)
+    expected = ke.diagnostics.class_correlations(plain)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    maps = ke.cam(made, IMAGES, postprocessing=None, output=0)[1]
+    np.testing.assert_allclose(maps, ke.cam(plain, IMAGES, postprocessing=None)[1], atol=1e-4)
+    served = ke.layers.with_activation_maps(made, output=0, postprocessing=None)
+    np.testing.assert_allclose(served(IMAGES)["maps"], maps, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["subclassed", "subclassed_with_tensorflow"])
+@pytest.mark.parametrize("method", ["cam", "gradcam"])
+def test_subclassed_models_with_gradients_are_explained_too(kind, method):
+    specimen = zoo.KINDS[kind]()
+    inputs = keras.Input(specimen.x.shape[1:])
+    made = keras.Model(inputs, ke.layers.InputGradients(specimen.model)(inputs))
+    expected = ke.explain(method, specimen.model, specimen.x, **specimen.options)
+    found = ke.explain(method, made, specimen.x, output=0)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_what_is_served_is_in_single_precision_whatever_the_policy():
+    model = classifier(policy="float32")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        for logits in (True, False):
+            returned = ke.layers.with_activation_maps(model, logits=logits)(IMAGES)
+            assert {t.dtype for t in returned.values()} == {tf.float32}
+    finally:
+        keras.config.set_dtype_policy(policy)
+    np.testing.assert_allclose(returned["predictions"], model(IMAGES), rtol=1e-6)

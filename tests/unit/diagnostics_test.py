@@ -1,7 +1,6 @@
 """Diagnostics of heads, against NumPy and counting by brute force, and their figures."""
 
 import itertools
-import re
 
 import keras
 import numpy as np
@@ -145,11 +144,6 @@ def test_kernels_of_convolutions_are_rows(measure, kernel):
     np.testing.assert_allclose(measure(head), measure(kernel.astype("float32")), rtol=1e-6)
     three = np.random.default_rng(1).normal(size=(3, 3, 5, 4))
     np.testing.assert_array_equal(measure(three), measure(three.reshape(45, 4)))
-    inputs = keras.Input((6, 6, 7))
-    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(head(layers.ReLU()(inputs))))
-    if measure is MEASURES[0]:  # Units are averaged themselves: a head of ones on a diagonal.
-        expected = np.where(np.eye(4), 1, -1 / 3)
-        np.testing.assert_allclose(measure(model), expected, atol=1e-6)
 
 
 @every_measure
@@ -163,14 +157,45 @@ def test_heads_on_replicas_are_measured(measure):
     np.testing.assert_allclose(measure(model), measure(twin), rtol=1e-6)
 
 
-def test_models_without_a_linear_head_get_the_error_of_cam():
+@every_measure
+def test_scores_that_are_averaged_have_no_kernel_after_the_pooling(measure):
     inputs = keras.Input((6, 6, 3))
-    x = layers.Flatten()(layers.Conv2D(5, 3, activation="relu")(inputs))
+    x = layers.Conv2D(5, 3, activation="relu")(inputs)
+    scores = layers.Conv2D(4, 1, name="scores")
+    pooled = layers.GlobalAveragePooling2D()(scores(x))
+    model = keras.Model(inputs, layers.Activation("sigmoid")(pooled))
+    found = "`head`.*averages the scores of its units, so that no kernel comes after its pooling"
+    with pytest.raises(ValueError, match=rf"{found}.*`model.get_layer\('scores'\)`"):
+        measure(model)
+    np.testing.assert_array_equal(measure(scores), measure(scores.get_weights()[0]))
+    nested = keras.Sequential([keras.Input((6, 6, 3)), model])
+    rectified = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.ReLU()(scores(x))))
+    for other in (nested, rectified):  # Which layer that is takes more to tell.
+        with pytest.raises(ValueError, match=rf"{found}.*`model.get_layer\(...\)`"):
+            measure(other)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "received"),
+    [
+        (layers.Flatten(), "Conv2D 'conv2d.*was found before the last linear layer"),
+        (None, "no spatial activation"),
+    ],
+)
+def test_models_without_a_linear_head_are_refused(pooling, received):
+    inputs = keras.Input((6, 6, 3) if pooling else (3,))
+    x = pooling(layers.Conv2D(5, 3, activation="relu")(inputs)) if pooling else inputs
     model = keras.Model(inputs, layers.Dense(4)(x))
-    with pytest.raises(ValueError, match="CAM needs logits") as cam:
-        ke.cam(model, np.zeros((1, 6, 6, 3)))
-    with pytest.raises(ValueError, match=re.escape(str(cam.value))):
+    with pytest.raises(ValueError, match=f"`head`.*linear layer.*{received}.*`model.get_") as info:
         ke.diagnostics.kernel_usage(model)
+    assert "layer=" not in str(info.value)
+    assert "gradient" not in str(info.value)
+    assert ke.diagnostics.kernel_usage(model.layers[-1]).shape == (4,)
+
+
+def test_other_errors_of_models_are_kept():
+    with pytest.raises(ValueError, match="`model`.*a built model"):
+        ke.diagnostics.kernel_usage(keras.Sequential([layers.Dense(4)]))
 
 
 @every_measure
@@ -271,11 +296,58 @@ def test_texts_of_figures_stay_inside_and_apart(num_units):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
+def along(texts):
+    """Return how far texts in a row are from each other, and how high their letters are."""
+    places = [text.get_transform().transform(text.get_position())[0] for text in texts]
+    return np.diff(places), texts[0].get_fontsize() * texts[0].figure.dpi / 72
+
+
+@pytest.mark.parametrize("num_heads", [2, 9])
+@pytest.mark.parametrize("num_units", [10, 20, 100])
+def test_texts_of_usage_are_apart(num_heads, num_units):
+    names = [f"a class {number}" for number in range(num_units)]
+    counts = {f"a penalty, number {n}": np.ones((2, num_units)) for n in range(num_heads)}
+    figure = ke.visualization.usage(counts, names)
+    figure.canvas.draw()
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [f"{n}, mean 1.0" for n in counts]
+    box, whole = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+    assert min(box.x0, whole.x0) >= 0
+    assert max(box.x1, whole.x1) <= figure.bbox.x1
+    assert box.y0 >= whole.y1
+    assert figure.axes[0].get_window_extent().height > 0.4 * figure.bbox.height
+    pitches, heights = along(figure.axes[0].get_xticklabels())
+    assert pitches.min() >= heights / np.sin(np.deg2rad(45))
+    bar = figure.axes[0].containers[0][0].get_window_extent().width * 72 / figure.dpi
+    assert max(lines.get_linewidth() for lines in figure.axes[0].collections) < bar
+
+
+@pytest.mark.parametrize("num_units", [10, 20, 30, 100])
+@pytest.mark.parametrize("named", [True, False])
+def test_texts_of_matrices_are_apart(num_units, named):
+    names = [f"a class {number}" for number in range(num_units)] if named else None
+    figure = ke.visualization.correlations({"plain": np.eye(num_units)}, names)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for ticks, axis in ((axes.get_xticklabels(), "x"), (axes.get_yticklabels(), "y")):
+        boxes = [text.get_window_extent() for text in ticks]
+        boxes = sorted((getattr(b, f"{axis}0"), getattr(b, f"{axis}1")) for b in boxes)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(boxes))
+    texts = [text.get_text() for text in axes.get_xticklabels()]
+    every = [str(name) for name in names or range(num_units)]
+    assert texts == every[:: 1 if num_units <= 30 else 3]
+    assert [text.get_text() for text in axes.get_yticklabels()] == texts
+
+
 @pytest.mark.parametrize(
     ("draw", "arguments", "message"),
     [
         ("correlations", {"matrices": {}}, "`matrices`.*Received: {}"),
-        ("correlations", {"matrices": np.eye(3)}, "`matrices`.*a dictionary"),
+        (
+            "correlations",
+            {"matrices": np.eye(3)},
+            r"`matrices`.*a dictionary.*Received: an array of shape \(3, 3\)$",
+        ),
         ("correlations", {"matrices": {"a": np.ones((2, 3))}}, r"matrices\['a'\].*\(2, 3\)"),
         ("correlations", {"matrices": {"a": [[np.nan]]}}, r"matrices\['a'\].*finite"),
         (
@@ -286,7 +358,12 @@ def test_texts_of_figures_stay_inside_and_apart(num_units):
         ("correlations", {"matrices": {"a": np.eye(2)}, "class_names": "abc"}, "2 names.*: 3"),
         ("correlations", {"matrices": {"a": np.eye(2)}, "limit": 0}, "`limit`.*Received: 0"),
         ("usage", {"counts": {}}, "`counts`.*Received: {}"),
-        ("usage", {"counts": [1, 2]}, "`counts`.*a dictionary"),
+        ("usage", {"counts": [1, 2]}, r"`counts`.*a dictionary.*Received: \[1, 2\]$"),
+        (
+            "usage",
+            {"counts": list(range(99))},
+            r"`counts`.*Received: \[0, 1, 2, 3, 4, 5, \.\.\.\]$",
+        ),
         ("usage", {"counts": {"a": np.ones((2, 2, 2))}}, r"counts\['a'\].*\(2, 2, 2\)"),
         ("usage", {"counts": {"a": [1], "b": [1, 2]}}, "`counts`.*{'a': 1, 'b': 2}"),
         ("usage", {"counts": {"a": [1, 2]}, "class_names": ["x"]}, "2 names.*: 1"),

@@ -54,6 +54,64 @@ def test_gradients_are_those_of_the_score(score, activation):
         np.testing.assert_allclose(gradients, oracle(score), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("score", "activation"), [("categorical", "softmax"), ("binary", "sigmoid")]
+)
+def test_probabilities_of_0_and_1_have_finite_gradients(score, activation, dtype):
+    stack = [keras.Input((4,), dtype=dtype), layers.Dense(3, activation, dtype=dtype)]
+    model = keras.Sequential(stack)
+    model.set_weights([np.eye(4, 3) * 1e3, np.full(3, -500)])
+    outputs, gradients = ke.layers.InputGradients(model, score)(np.eye(4, dtype=dtype)[:3])
+    np.testing.assert_array_equal(outputs, np.eye(3))
+    assert np.isfinite(gradients).all()
+
+
+def test_scores_of_half_precision_are_computed_in_single():
+    stack = [keras.Input((1,), dtype="float16"), layers.Dense(1, use_bias=False, dtype="float16")]
+    model = keras.Sequential(stack)
+    model.set_weights([np.ones((1, 1))])
+    x = np.array([[12.0], [-12.0], [0.01]], "float16")
+    found = ke.layers.InputGradients(model, "binary", True)(x)[1]
+    expected = -np.tanh(x.astype("float64") / 2)
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+class Counting(layers.Layer):
+    """Has a metric of its own, as layers may."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.counted = keras.metrics.Sum(name="counted")
+
+    def call(self, x):
+        self.counted.update_state(1.0)
+        return x
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_losses_around_a_compiled_model_are_the_true_ones(nested):
+    stack = [keras.Input((4,)), Counting(), layers.Dense(3, "softmax")]
+    inner = keras.Sequential(stack)
+    inner.set_weights([KERNEL, BIAS])
+    inner.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    if nested:
+        inputs = keras.Input((4,))
+        inner = keras.Model(inputs, inner(inputs))
+        inner.compile("sgd", "mse")
+    inputs, labels = keras.Input((4,)), np.eye(3)[[0, 1, 2, 0, 1, 2]].astype("float32")
+    model = keras.Model(inputs, ke.layers.InputGradients(inner)(inputs)[0])
+    model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")
+    expected = -np.log((labels * np.asarray(inner(X))).sum(-1)).mean()
+    history = model.fit(X, labels, validation_data=(X, labels), batch_size=6, verbose=0).history
+    np.testing.assert_allclose([history["loss"], history["val_loss"]], expected, rtol=1e-5)
+    assert history["counted"] == [1]
+    assert model.evaluate(X, labels, batch_size=6, verbose=0, return_dict=True).keys() == {
+        "loss",
+        "counted",
+    }
+
+
 @keras.saving.register_keras_serializable("tests")
 def first_of(outputs):
     return outputs[:, 0]

@@ -179,6 +179,65 @@ def test_fitting_is_the_same_in_every_mode(mode):
     np.testing.assert_allclose(fit(head, **options), fit(reference), rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("temperature", [1e-3, 0.05, 1.0])
+def test_kernels_of_half_precision_are_used_as_in_single(dtype, temperature):
+    # Steps that half precision holds, so that both compare the same weights.
+    kernel = np.random.default_rng(0).integers(-100, 100, (64, 5)).astype("float32") / 64
+    kernel[0, 0] = 70
+    found = ke.layers.used_kernel(tf.cast(kernel, dtype), 5, temperature)
+    assert found.dtype == dtype
+    expected = tf.cast(oracle(kernel, 5, temperature), dtype)
+    np.testing.assert_array_equal(tf.cast(found, "float32"), tf.cast(expected, "float32"))
+
+
+def test_kernels_of_double_precision_are_used_in_it():
+    kernel = np.random.default_rng(0).normal(size=(6, 5))
+    found = ke.layers.used_kernel(tf.constant(kernel), 5, 0.1)
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, oracle(kernel, 5, 0.1), rtol=1e-12)
+
+
+def test_small_temperatures_train_in_half_precision():
+    layer = ke.layers.KernelUsageDense(3, temperature=1e-3, dtype="mixed_float16")
+    layer.build((None, 2))
+    layer.kernel.assign([[70, 2, 0.1], [1, -70, 3]])
+    used = [[210, 0, 0], [0, 0, 9]]
+    np.testing.assert_allclose(layer(np.eye(2)), used, atol=1e-3)
+    np.testing.assert_allclose(layer.effective_kernel, used, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_filters_of_a_group_share_its_channels(options):
+    layer = ke.layers.KernelUsageConv2D(UNITS, 3, groups=2, **options)
+    plain = layers.Conv2D(UNITS, 3, groups=2)
+    x = np.random.default_rng(1).normal(size=(2, 5, 5, 6)).astype("float32")
+    layer.build(x.shape), plain.build(x.shape)
+    kernel, bias = (np.random.default_rng(2).normal(size=w.shape) for w in layer.weights)
+    layer.set_weights([kernel, bias])
+    used = np.concatenate([oracle(part, **options) for part in np.split(kernel, 2, -1)], -1)
+    plain.set_weights([used, bias])
+    np.testing.assert_allclose(layer.effective_kernel, used, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_kernel_of_groups_is_no_kernel_of_all_channels():
+    layer = ke.layers.KernelUsageConv2D(UNITS, 1, groups=2)
+    layer.build((None, 5, 5, 6))
+    assert not ke.inspection.has_linear_kernel(layer)
+
+
+def test_a_subclass_is_made_of_the_same_plain_layer():
+    class Head(ke.layers.KernelUsageDense):
+        pass
+
+    plain = layers.Dense(UNITS)
+    plain.build((None, 6))
+    made = Head.from_trained(plain)
+    assert type(made) is Head
+    np.testing.assert_array_equal(made.kernel, plain.kernel)
+
+
 def test_a_trained_layer_is_converted_on_request():
     plain = layers.Dense(UNITS, "sigmoid", name="head")
     plain.build((None, 6))
@@ -210,3 +269,30 @@ def test_bad_options_are_named(options, error, message):
         ke.layers.KernelUsageDense(3, **options)
     with pytest.raises(error, match=message):
         ke.layers.KernelUsageConv2D(3, 1, **options)
+
+
+def test_a_single_unit_has_all_of_each_kernel():
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    head = ke.layers.KernelUsageDense(1)
+    plain = keras.layers.Dense(1)
+    plain.build((None, 4))
+    head.build((None, 4))
+    head.set_weights(plain.get_weights())
+    np.testing.assert_allclose(head(x), plain(x), rtol=1e-6)
+    kernel = plain.get_weights()[0]
+    for form in ("unused", "entropy"):
+        assert float(ke.regularizers.KernelUsage(1.0, form=form)(kernel)) == 0
+    grouped = ke.layers.KernelUsageConv2D(4, 1, groups=4)
+    grouped.build((None, 2, 2, 4))
+    np.testing.assert_array_equal(grouped.effective_kernel, grouped.kernel)
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0])
+def test_factors_that_turn_kernels_over_are_refused(alpha):
+    with pytest.raises(ValueError, match="`alpha`.*above 0"):
+        ke.layers.KernelUsageDense(3, alpha=alpha)
+
+
+def test_quantized_layers_are_refused():
+    with pytest.raises(ValueError, match="`dtype`. Expected a policy without quantization.*int8"):
+        ke.layers.KernelUsageDense(3, dtype="int8_from_float32")

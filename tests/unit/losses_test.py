@@ -65,6 +65,53 @@ def test_no_position_that_counts_gives_zero():
     assert (np.asarray(tape.gradient(value, logits)) == 0).all()
 
 
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_predictions_at_ignored_positions_may_be_anything(from_logits, value):
+    loss = ke.losses.IgnoreLabelCrossentropy(label_smoothing=0.1, from_logits=from_logits)
+    predicted = LOGITS if from_logits else keras.ops.convert_to_numpy(keras.ops.softmax(LOGITS))
+    predicted = np.where(LABELS[..., None] == 255, value, predicted).astype("float32")
+    variable = tf.Variable(predicted)
+    with tf.GradientTape() as tape:
+        found = loss(LABELS, variable)
+    total, count = oracle(LABELS, LOGITS, 0.1)
+    np.testing.assert_allclose(found, total / count, rtol=1e-5)
+    gradient = np.asarray(tape.gradient(found, variable))
+    assert np.isfinite(gradient).all()
+    assert (gradient[LABELS == 255] == 0).all()
+
+
+@pytest.mark.parametrize("label", [-1, 3, 254])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_labels_out_of_range_make_it_no_number(label, jit_compile):
+    labels = np.where(LABELS == 2, label, LABELS)
+    for smoothing in (0.0, 0.1):
+        loss = ke.losses.IgnoreLabelCrossentropy(label_smoothing=smoothing, from_logits=True)
+        run = tf.function(loss, jit_compile=jit_compile)
+        assert np.isnan(run(tf.constant(labels), tf.constant(LOGITS)))
+    ignoring = ke.losses.IgnoreLabelCrossentropy(label, from_logits=True, reduction="none")
+    found = np.asarray(ignoring(labels, LOGITS))
+    assert (found[labels == label] == 0).all()
+    assert (np.isnan(found) == (labels == 255)).all()
+
+
+@pytest.mark.parametrize("loss", [ke.losses.IgnoreLabelCrossentropy, ke.losses.EnergyOutside])
+def test_no_reduction_is_none(loss):
+    given = (LABELS, LOGITS) if loss is ke.losses.IgnoreLabelCrossentropy else (MASKS, MAPS)
+    expected = np.asarray(loss(reduction="none")(*given))
+    found = np.asarray(loss(reduction=None)(*given))
+    assert found.shape == expected.shape == ((2, 2, 2) if len(given[0]) == 2 else (3,))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_count_as_with_ignored_classes_of_keras():
+    weights = np.random.default_rng(3).uniform(size=LABELS.shape)
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+    loss = ke.losses.IgnoreLabelCrossentropy(from_logits=True)
+    found = loss(LABELS, LOGITS, sample_weight=weights)
+    np.testing.assert_allclose(found, expected(LABELS, LOGITS, weights), rtol=1e-5)
+
+
 def test_it_is_serialized_and_trains():
     loss = ke.losses.IgnoreLabelCrossentropy(7, 0.2, True, name="own")
     again = keras.losses.deserialize(keras.losses.serialize(loss))
@@ -80,6 +127,11 @@ def test_bad_options_are_named():
         ke.losses.IgnoreLabelCrossentropy(label_smoothing=1.5)
     with pytest.raises(TypeError, match="`from_logits`.*Received: 'yes'"):
         ke.losses.IgnoreLabelCrossentropy(from_logits="yes")
+    for label in (2.7, "no", None, True):
+        with pytest.raises(ValueError, match=f"`ignore_label`.*Received: .?{label}"):
+            ke.losses.IgnoreLabelCrossentropy(label)
+    with pytest.raises(ValueError, match="`reduction`.*Received: .*mean_with_sample_weight"):
+        ke.losses.IgnoreLabelCrossentropy(reduction="mean_with_sample_weight")
 
 
 MAPS = np.random.default_rng(1).normal(size=(3, 4, 5, 2)).astype("float32")
@@ -141,6 +193,32 @@ def test_weights_choose_the_units():
     np.testing.assert_allclose(loss(MASKS, MAPS, sample_weight=labels), expected, rtol=1e-5)
     whole = ke.losses.EnergyOutside()(MASKS, MAPS, sample_weight=[0, 2, 0])
     np.testing.assert_allclose(whole, 2 * energy_outside(MASKS, MAPS)[1] / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_weights_of_samples_are_no_weights_of_units(size):
+    # Two samples of two units: Keras would take their weights for those of the units.
+    loss, hint = ke.losses.EnergyOutside(per_unit=True), r"`sample_weight`.*`weights\[:, None\]`"
+    weights = np.arange(1.0, size + 1)
+    with pytest.raises(ValueError, match=hint):
+        loss(MASKS[:size], MAPS[:size], sample_weight=weights)
+    expected = energy_outside(MASKS[:size], MAPS[:size], per_unit=True) * weights[:, None]
+    found = loss(MASKS[:size], MAPS[:size], sample_weight=weights[:, None])
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss(MASKS, MAPS, sample_weight=2.0), 2 * loss(MASKS, MAPS))
+    model = keras.Sequential([keras.Input((4, 5, 2)), keras.layers.Conv2D(2, 1)])
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match=hint):
+        model.fit(MAPS[:size], MASKS[:size], sample_weight=weights, verbose=0)
+    model.fit(MAPS[:size], MASKS[:size], sample_weight=weights[:, None], verbose=0)
+
+
+def test_unknown_sizes_are_taken_to_fit():
+    loss = ke.losses.EnergyOutside()
+    known, unknown = (tf.TensorSpec((None, *s, 2)) for s in ((4, 5), (None, None)))
+    for kinds in ((known, unknown), (unknown, known), (unknown, unknown)):
+        run = tf.function(loss, input_signature=kinds)
+        np.testing.assert_allclose(run(MASKS, MAPS), loss(MASKS, MAPS), rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

@@ -97,6 +97,17 @@ def test_penalties_are_serialized_and_found_by_name(penalty, tmp_path):
     assert ke.regularizers.get(None) is None
 
 
+@pytest.mark.parametrize("name", ["kernel_usage", "orthogonal"])
+def test_layers_take_what_is_found_by_name(name):
+    penalty = ke.regularizers.get(name)
+    for given in (penalty, keras.regularizers.serialize(penalty)):
+        taken = keras.layers.Dense(3, kernel_regularizer=given).kernel_regularizer
+        assert type(taken) is type(penalty)
+        assert taken.get_config() == penalty.get_config()
+    with pytest.raises(ValueError, match=name):
+        keras.layers.Dense(3, kernel_regularizer=name)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
