@@ -49,7 +49,7 @@ class _KernelUsage:
         if not isinstance(absolute, bool):
             raise mistyped("absolute", "a boolean", absolute)
         self.absolute = absolute
-        if "_from_" in self.dtype_policy.name:  # As in "int8_from_float32".
+        if "from_" in self.dtype_policy.name:  # As in "int8_from_float32".
             raise invalid("dtype", "a policy without quantization", self.dtype_policy.name)
 
     def _used(self, kernel):
