@@ -248,9 +248,9 @@ def test_squeeze_and_excitation_is_not_taken_for_the_last_pooling():
 
 
 POOLINGS = {
-    "flatten": layers.Flatten(),
-    "maximum": layers.GlobalMaxPooling2D(),
-    "window": layers.AveragePooling2D(4),
+    "flatten": layers.Flatten(name="pooling"),
+    "maximum": layers.GlobalMaxPooling2D(name="pooling"),
+    "window": layers.AveragePooling2D(4, name="pooling"),
     "mean": lambda x: keras.ops.mean(x, axis=[1, 2]),
 }
 
