@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -211,8 +212,10 @@ class Explain(keras.callbacks.Callback):
             self._painted(*sample)
             for sample in zip(images, found["maps"], found["units"], found["scores"], strict=True)
         ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            contents = list(pool.map(_encoded, pictures))
         try:
-            self._write(epoch, pictures)
+            self._write(epoch, pictures, contents)
         except (OSError, tf.errors.OpError) as error:
             warnings.warn(
                 f"The explanations of epoch {epoch} were not written: {error}", stacklevel=2
@@ -223,23 +226,23 @@ class Explain(keras.callbacks.Callback):
         titles = [f"{self._name(unit)} {score:.2f}" for unit, score in pairs]
         # A training that diverged has maps that aren't finite, which its scores tell.
         maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-        picture = visualization.raster(image, maps, titles=titles)
-        return picture.shape, tf.io.encode_png(picture, compression=1).numpy()
+        return visualization.raster(image, maps, titles=titles)
 
     def _name(self, unit):
         return f"unit {unit}" if self.class_names is None else self.class_names[unit]
 
-    def _write(self, epoch, pictures):
+    def _write(self, epoch, pictures, contents):
         if self.directory is not None:
             folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
             folder.mkdir(parents=True, exist_ok=True)
-            for number, (_, content) in enumerate(pictures):
+            for number, content in enumerate(contents):
                 _write_whole(folder / f"{self.tag}_{number}.png", content)
         if self._writer is not None:
             plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
             metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
             with self._writer.as_default():
-                for number, ((height, width, _), content) in enumerate(pictures):
+                for number, (picture, content) in enumerate(zip(pictures, contents, strict=True)):
+                    height, width, _ = picture.shape
                     values = tf.constant([str(width), str(height), content])
                     tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
             self._writer.flush()
@@ -285,6 +288,10 @@ class _Scoring(engine.Explainer):
             "scores": inspection.gather_units(scores, units),
             "units": units,
         }
+
+
+def _encoded(picture):
+    return tf.io.encode_png(picture, compression=1).numpy()
 
 
 def _write_whole(path, content):
