@@ -185,6 +185,34 @@ class Explainer(keras.Model):
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
 
+    def warm_up(self, x, y=None, *, batch_size=None, target=None, **options):
+        """Compile the step for data of some form, so that the first explanation doesn't wait.
+
+        It runs one batch. Data of other sizes, or another number of units, compile again.
+
+        Args:
+            x: data like those that will be explained, as for `explain`; the first batch counts.
+            y: units explained, as for `explain`: how many of each sample counts.
+            batch_size: samples per step, as for `explain`.
+            target: as for `explain`.
+            **options: as for `explain`.
+
+        Returns:
+            the explainer itself.
+
+        Raises:
+            ValueError: as `explain`.
+            TypeError: as `explain`.
+
+        Example:
+            >>> import keras, numpy as np, keras_explainable as ke
+            >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+            >>> explainer = ke.Explainer("gradcam", model).warm_up(np.ones((8, 64, 64, 3)), 0)
+        """
+        source = self._source(x, y, batch_size, options, self._checked_target(target))
+        self._run(next(iter(source.batches())))
+        return self
+
     def _stored(self, path, dtype, source, num_batches, verbose, callbacks):
         """Write logits and maps to a store, which goes on where it was."""
         strategy = self.distribute_strategy
