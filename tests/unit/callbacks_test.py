@@ -649,8 +649,9 @@ def test_a_second_fit_begins_with_values_of_its_own():
 def test_evaluate_is_quick_to_name_bad_arguments():
     with pytest.raises(ValueError, match="gradcamm"):
         evaluate(methods="gradcamm")
-    with pytest.raises(ValueError, match="average_dropp"):
-        evaluate(metrics="average_dropp")
+    for metrics in ("average_dropp", ["sparseness", "average_dropp"], {"d": "average_dropp"}):
+        with pytest.raises(ValueError, match="`metrics`.*Received: 'average_dropp'"):
+            evaluate(metrics=metrics)
     with pytest.raises(ValueError, match="`every`.*Received: 0"):
         evaluate(every=0)
     with pytest.raises(ValueError, match="`masks`"):
@@ -666,6 +667,10 @@ def test_evaluate_tells_before_training_what_does_not_fit_the_model():
     noting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: begun.append(1))
     other = ke.callbacks.Evaluate(IMAGES, LABELS + 1, methods="gradcam", metrics="average_drop")
     with pytest.raises(ValueError, match="`y`"):
+        fit(build(), [other, noting])
+    few = np.eye(UNITS, dtype=bool)
+    other = ke.callbacks.Evaluate(IMAGES, few, methods="gradcam", metrics="average_drop")
+    with pytest.raises(ValueError, match=r"`y`. Expected shape \(24, 3\). Received: .*\(3, 3\)"):
         fit(build(), [other, noting])
     flat = [keras.Input((SIZE, SIZE, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
     model = keras.Sequential(flat)
