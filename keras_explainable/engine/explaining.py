@@ -29,6 +29,7 @@ from keras_explainable.engine._batching import multiple
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
 from keras_explainable.engine._batching import wait_for_workers
+from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
@@ -259,6 +260,9 @@ class Explainer(keras.Model):
     def export(self, filepath, y=None):
         """Export a SavedModel that explains, and is served without this library.
 
+        It answers with a dict of "logits" and "maps", as `explain` returns them; where units are
+        chosen, also of "units", int32 `(batch, n)`, those that are explained.
+
         Args:
             filepath: folder that is written.
             y: units explained: `None` for every unit, or "argmax".
@@ -270,10 +274,12 @@ class Explainer(keras.Model):
             raise invalid("y", '`None` or "argmax"', repr(y))
         if self.target is not None and self.target.data:
             raise invalid("output", "a target without data", self.target)
-        options = {} if y is None else {y: True}
 
         def served(inputs):
-            return self._explain_eagerly({"inputs": inputs, **options})
+            if y is None:
+                return self._explain_eagerly({"inputs": inputs})
+            heard = listened(self, {"inputs": inputs, y: True}, self.exposed)
+            return self._finished(heard.inputs, *heard.returned) | {"units": heard.units}
 
         own, kinds = self.exposed.own_inputs, []
         for i, tensor in enumerate(keras.tree.flatten(own)):
@@ -312,7 +318,11 @@ class Explainer(keras.Model):
 
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
-        logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        returned = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        return self._finished(inputs, *returned)
+
+    def _finished(self, inputs, logits, maps):
+        """Return what a method returned, in the form that it leaves the step."""
         shown = keras.tree.flatten(inputs)[self.exposed.input_index]
         return {
             "logits": tf.cast(logits, tf.float32),
