@@ -26,7 +26,8 @@ def gradcam(model, inputs, indices=None, *, fusion="mean"):
 
     On a head that is one global average pooling and one linear layer, it is `cam` divided by the
     number of positions. Cost: one forward pass, and a backward pass from the logits to the
-    activations per explained unit, or per position where those are fewer.
+    activations per explained unit, or per position where those are fewer; with such a head, whose
+    kernel is the gradient, a product with its kernel.
 
     Args:
         model: model that returns `[logits, *activations]`, see `inspection.expose`.
