@@ -170,6 +170,12 @@ def test_shards_of_zarr_and_smaller_types_are_read(model, tmp_path):
     equal(ke.Store(path).numpy(), expected.numpy())
 
 
+def test_numbers_of_batches_are_read_as_they_are():
+    # Beyond the integers that float32 holds.
+    numbers = np.array([2**24, 2**24 + 1])
+    equal(storing._decoded("batches", {"batches": numbers}), numbers)
+
+
 def test_an_interrupted_shard_goes_on(model, path, monkeypatch):
     monkeypatch.setattr(storing, "_PART_SECONDS", 0.0)
     run, runs = ke.Explainer._run, []
