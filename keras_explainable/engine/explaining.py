@@ -139,6 +139,7 @@ class Explainer(keras.Model):
         target=None,
         path=None,
         dtype="float32",
+        shard=None,
         **options,
     ):
         """Explain data.
@@ -156,6 +157,7 @@ class Explainer(keras.Model):
             target: target like `output`, with other data. Defaults to `output` itself.
             path: file to write to, as in `explain`.
             dtype: in what type maps are written, as in `explain`.
+            shard: number of the shard that is written, and number of shards, as in `explain`.
             **options: options of the method with one row per sample, such as `detections`.
 
         Returns:
@@ -172,6 +174,7 @@ class Explainer(keras.Model):
         """
         if steps is not None and (not _is_integer(steps) or steps < 1):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
+        shard = _checked_shard(shard, path)
         target = self._checked_target(target)
         source = self._source(x, y, batch_size, options, target)
         num_batches = source.num_batches
@@ -180,7 +183,7 @@ class Explainer(keras.Model):
         if verbose == "auto" and num_batches == 1:
             verbose = 0
         if path is not None:
-            return self._stored(path, dtype, source, num_batches, verbose, callbacks)
+            return self._stored(path, dtype, source, num_batches, verbose, callbacks, shard)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
         if len(parts) == 1:
             return parts[0]
@@ -214,24 +217,31 @@ class Explainer(keras.Model):
         self._run(next(iter(source.batches())))
         return self
 
-    def _stored(self, path, dtype, source, num_batches, verbose, callbacks):
+    def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
         """Write logits and maps to a store, which goes on where it was."""
         strategy = self.distribute_strategy
         identity = self._identity(source, num_batches)
-        writer = storing.Writer(path, dtype, identity, is_only_reading=not is_chief(strategy))
+        if shard is not None and num_batches is not None:
+            if shard[1] > num_batches:
+                raise invalid("shard", f"{num_batches} shards at most, one per batch", shard)
+            num_batches = len(range(shard[0], num_batches, shard[1]))
+        writer = storing.Writer(path, dtype, identity, not is_chief(strategy), shard)
         if not writer.is_complete:
             with writer:
-                outputs = self._explained(
-                    source, num_batches, verbose, callbacks, writer.num_batches
-                )
-                for logits, maps in outputs:
-                    writer.append(logits, maps)
+                for first, stop in writer.missing():
+                    stop = num_batches if stop is None else stop
+                    for logits, maps in self._explained(
+                        source, stop, verbose, callbacks, first, *(shard or (0, 1))
+                    ):
+                        writer.append(logits, maps)
+                    if self.stop_predicting:
+                        break
             writer.finish()
             wait_for_workers(strategy)
-        return storing.Store(path)
+        return storing.Store(writer.path)
 
-    def _explained(self, source, num_batches, verbose, callbacks, first=0):
-        """Yield the logits and maps of each batch from one on, as `predict` does."""
+    def _explained(self, source, num_batches, verbose, callbacks, first=0, index=0, count=1):
+        """Yield the logits and maps of each batch of a shard from one on, as `predict` does."""
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=verbose != 0,
@@ -242,7 +252,7 @@ class Explainer(keras.Model):
         )
         self.stop_predicting = False
         callbacks.on_predict_begin()
-        for step, batch in enumerate(source.batches(first), first):
+        for step, batch in enumerate(source.batches(first * count + index, count), first):
             if step == num_batches:
                 break
             callbacks.on_predict_batch_begin(step)
@@ -552,6 +562,7 @@ def explain(
     jit_compile=False,
     path=None,
     dtype="float32",
+    shard=None,
     **options,
 ):
     """Explain the units of a model on data.
@@ -596,6 +607,10 @@ def explain(
         dtype: in what type maps are written: "float32", "float16" (a relative error of 2^-11 at
             most), or "uint8" (an error of 1/510 of the range of each map at most). Defaults to
             "float32".
+        shard: `(index, count)`, with a `path`: explain every `count`-th batch of the data from
+            `index` on, and write them to a file beside, such as "maps-00001-of-00004.h5". When all
+            shards are there, written by any processes, `ke.Store(path)` reads them in the order of
+            the data. Defaults to all batches, in one file.
         **options: keyword arguments of the method.
 
     Returns:
@@ -646,6 +661,7 @@ def explain(
         target=target,
         path=path,
         dtype=dtype,
+        shard=shard,
         **{name: option for name, option in options.items() if name in kept},
     )
 
@@ -720,6 +736,18 @@ def _check_options(registration, options):
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
+
+
+def _checked_shard(shard, path):
+    """Return the number of a shard and of all of them, or refuse others."""
+    if shard is None:
+        return None
+    is_pair = isinstance(shard, list | tuple) and len(shard) == 2 and all(map(_is_integer, shard))
+    if not is_pair or not 0 <= shard[0] < shard[1]:
+        raise invalid("shard", "`None`, or `(index, count)` with an index from 0 on", repr(shard))
+    if path is None:
+        raise invalid("shard", "`None` where there is no `path`", repr(shard))
+    return tuple(map(int, shard))
 
 
 def _is_integer(value):
