@@ -129,15 +129,15 @@ class Differentiable:
         if _averages_linearly(model):
             self._kernel = head_kernel(model)
             self.held = self._kernel.shape[0]
-            self.logits, self._layers = exposed_outputs(model, inputs, fusion)
+            self.logits, self._tensors = exposed_outputs(model, inputs, fusion)
         else:
-            self._tape, self.logits, self._layers = differentiable_outputs(model, inputs, fusion)
-        self.activations = [tf.cast(layer, tf.float32) for layer in self._layers]
+            self._tape, self.logits, self._tensors = differentiable_outputs(model, inputs, fusion)
+        self.activations = [tf.cast(layer, tf.float32) for layer in self._tensors]
 
     def gradients(self, cotangent):
         """Return the gradients, by each of the activations, of logits weighed by a cotangent."""
         if self._kernel is None:
-            return gradients_by_layers(self._tape, self.logits, self._layers, cotangent)
+            return gradients_by_layers(self._tape, self.logits, self._tensors, cotangent)
         return self._everywhere(tf.matmul(cotangent, self._kernel, transpose_b=True))
 
     def unit_gradients(self, column):
@@ -251,7 +251,9 @@ def mean_over_positions(tensor):
 
 def num_positions(tensor):
     """Count the positions of `(batch, *positions, kernels)`."""
-    return tf.reduce_prod(tf.shape(tensor)[1:-1])
+    # A number that is known is folded into a factor, whose rounding isn't to depend on the trace.
+    known = tensor.shape[1:-1].num_elements()
+    return tf.reduce_prod(tf.shape(tensor)[1:-1]) if known is None else known
 
 
 def is_everywhere(weights):

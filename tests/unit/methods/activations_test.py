@@ -100,3 +100,14 @@ def test_nothing_is_differentiated_by_activations_of_a_linear_head():
         assert _activations.is_everywhere(gradient) == known
         (other,) = outputs.gradients(tf.one_hot([1, 2, 3], 20))
         np.testing.assert_allclose(gradient, other, atol=1e-7)
+
+
+def test_maps_have_the_same_bits_whatever_is_known_of_the_batch():
+    exposed = _exposed()
+    x = np.random.default_rng(2).normal(size=(32, 7, 6, 2)).astype("float32")
+    found = []
+    for batch in (32, None):
+        specification = tf.TensorSpec((batch, 7, 6, 2))
+        compiled = tf.function(lambda x: ke.methods.gradcam(exposed, x, 3)[1], [specification])
+        found.append(compiled(x).numpy())
+    np.testing.assert_array_equal(*found)
