@@ -9,7 +9,7 @@ as it says. `--write` puts all that into the documentation: the tables into `doc
 
 It runs unchanged on a GPU, where the model and its inputs are on that. `--dtype` sets the policy of
 the models, `--jit-compile` compiles with XLA. `--only TEXT` measures the cases whose name holds it.
-What isn't measured keeps the numbers that the file has.
+What isn't measured keeps the numbers that the file has, if they are of the same environment.
 
 Every case runs in a process of its own, where forward passes and explanations take turns; the ratio
 is that of the medians. Memory is the peak of the process, TensorFlow and weights included, or on a
@@ -119,8 +119,14 @@ def run(options, path):
     wanted = [job for job in jobs() if options.only is None or options.only in ", ".join(job)]
     if not wanted:
         sys.exit(f"No case has {options.only!r} in its name.")
-    results = read(path)
-    results["environment"] = measure("environment", "all", options)
+    results, now = read(path), measure("environment", "all", options)
+    if results.get("environment", now) != now:
+        if options.only and options.write:
+            sys.exit(
+                f"{path.name} has numbers of another environment: measure all, without --only."
+            )
+        results = {key: results[key] for key in ("peers",) if key in results}
+    results["environment"] = now
     for turn, (section, name) in enumerate(wanted, 1):
         print(f"{turn} of {len(wanted)}: {section}, {name}", file=sys.stderr, flush=True)
         update(results, section, name, measure(section, name, options))
