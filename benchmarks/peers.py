@@ -32,7 +32,7 @@ UNIT = 7
 
 
 def ours(method):
-    """Return the forward pass of the model here, and a method."""
+    """Return a forward pass and an explanation here, and their device."""
     import keras_explainable as ke
 
     model = cases.build(MODEL)
@@ -42,11 +42,11 @@ def ours(method):
     def explain():
         ke.explain(method, model, images, UNIT, verbose=0)
 
-    return lambda: timing.wait(forward(tensor)), explain
+    return lambda: timing.wait(forward(tensor)), explain, tensor.device.split(":")[-2]
 
 
 def tf_keras_vis():
-    """Return the forward pass of the model here, and Grad-CAM of tf-keras-vis."""
+    """Return a forward pass here, Grad-CAM of tf-keras-vis, and their device."""
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
     from tf_keras_vis.utils.scores import CategoricalScore
@@ -56,7 +56,8 @@ def tf_keras_vis():
     tensor, forward = cases.on_device(images), cases.forward_of(model)
     gradcam = Gradcam(model, model_modifier=ReplaceToLinear(), clone=True)
     scores = CategoricalScore([UNIT] * len(images))
-    return lambda: timing.wait(forward(tensor)), lambda: gradcam(scores, images)
+    where = tensor.device.split(":")[-2]
+    return lambda: timing.wait(forward(tensor)), lambda: gradcam(scores, images), where
 
 
 def _torch():
@@ -83,32 +84,36 @@ def _wait(output):
 
 
 def captum():
-    """Return the forward pass of the model of torchvision, and Grad-CAM of captum."""
+    """Return a forward pass, Grad-CAM of captum, and their device."""
     from captum.attr import LayerGradCam
 
     model, images, forward = _torch()
     gradcam = LayerGradCam(model, model.layer4[-1])
-    return forward, lambda: _wait(gradcam.attribute(images, target=UNIT))
+
+    def explain():
+        _wait(gradcam.attribute(images, target=UNIT))
+
+    return forward, explain, images.device.type
 
 
 def torchcam():
-    """Return the forward pass of the model of torchvision, and Grad-CAM of torchcam."""
+    """Return a forward pass, Grad-CAM of torchcam, and their device."""
     from torchcam.methods import GradCAM
 
     model, images, forward = _torch()
     gradcam = GradCAM(model, target_layer=model.layer4[-1])
-    return forward, lambda: _wait(gradcam(UNIT, model(images))[0])
+    return forward, lambda: _wait(gradcam(UNIT, model(images))[0]), images.device.type
 
 
 def pytorch_grad_cam(name):
-    """Return the forward pass of the model of torchvision, and a method of pytorch-grad-cam."""
+    """Return a forward pass, a method of pytorch-grad-cam, and their device."""
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     model, images, forward = _torch()
     explain = getattr(pytorch_grad_cam, name)(model, [model.layer4[-1]])
     targets = [ClassifierOutputTarget(UNIT)] * len(images)
-    return forward, lambda: explain(input_tensor=images, targets=targets)
+    return forward, lambda: explain(input_tensor=images, targets=targets), images.device.type
 
 
 # Methods, and for each library the module that it takes, how to run it, and the least that it is to
@@ -133,7 +138,9 @@ def measure(method, library, seconds):
     module, prepare, _ = ROWS[method, library]
     if importlib.util.find_spec(module) is None:
         return {"absent": True}
-    return timing.take_turns(*prepare(), seconds)
+    forward, explain, device = prepare()
+    device = "CPU" if device.lower() == "cpu" else "GPU"
+    return timing.take_turns(forward, explain, seconds) | {"device": device}
 
 
 def versions():
@@ -176,7 +183,7 @@ def rows(found):
                 library,
                 pages.number(times["ratio"]),
                 f"{pages.number(times['low'])} to {pages.number(times['high'])}",
-                f"{times['reference'] * 1e3:.0f} ms",
+                f"{times['reference'] * 1e3:.0f} ms, {times['device']}",
                 relative,
                 f"{least:g}" if least else "",
             ]
@@ -189,7 +196,7 @@ def render(results):
     head = ["Method", "Library", "Times", "Quartiles", "Forward pass", "Times ours", "At least"]
     environment = results["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    where = f"Device: {environment['device']}; cores: {environment['cores']}; {MODEL}; {versions}."
+    where = f"Cores: {environment['cores']}; {MODEL}; {versions}."
     return f"{where}\n\n{pages.table(head, rows(results['found']), 2)}"
 
 
