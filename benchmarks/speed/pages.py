@@ -286,16 +286,17 @@ def _label_ends(axes, ends):
     """Write the name of each line beside its end, names apart from each other."""
     names = sorted(ends, key=lambda name: ends[name][1])
     places = apart([math.log(ends[name][1]) for name in names], 0.15)
+    line = {"arrowstyle": "-", "linewidth": 0.8, "shrinkB": 4, "relpos": (0, 0.5)}
     for name, place in zip(names, places, strict=True):
         x, y, colour = ends[name]
         axes.annotate(
             name,
             (x, y),
-            (1500, math.exp(place)),
+            (2000, math.exp(place)),
             color=colour,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkB": 4},
+            arrowprops=line | {"color": colour},
         )
 
 
