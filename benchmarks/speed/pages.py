@@ -147,7 +147,8 @@ def startup_table(found):
         if "error" in times:
             rows.append([name, failed(times), *[""] * 4])
             continue
-        rows.append([name, *(f"{times[part]:.2f} s" for part in parts)])
+        cells = [f"{times[part]:.2f} s" for part in parts]
+        rows.append([name, *([""] if kind == "predict" else cells[:1]), *cells[1:]])
         if kind != "predict":
             most = max(parts[:3], key=times.get)
             said += f" For {name} most of it, {times[most] / times['total']:.0%}, is {WORDS[most]}."

@@ -12,7 +12,7 @@ ROUNDS = 2
 
 
 def pin(num_replicas):
-    """Give this process a core for each replica, where the system can; before TensorFlow starts.
+    """Give this process a core for each replica, where the system can; before its threads start.
 
     Returns:
         whether it has them.
@@ -41,13 +41,13 @@ def measure(num_replicas, seconds, dtype, jit_compile):
         dict as of `timing.take_turns`, of which the reference is `predict`, and on what "device",
         and whether "pinned".
     """
-    pinned = pin(num_replicas)
     import numpy as np
     import tensorflow as tf
 
     import keras_explainable as ke
 
     kind = "GPU" if len(tf.config.list_physical_devices("GPU")) > 1 else "CPU"
+    pinned = kind == "CPU" and pin(num_replicas)
     if kind == "CPU":
         tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -74,7 +74,7 @@ def measure(num_replicas, seconds, dtype, jit_compile):
         ke.gradcam(network, images, 7, batch_size=batch, verbose=0, jit_compile=jit_compile)
 
     found = timing.take_turns(reference, measured, seconds)
-    return found | {"device": kind, "pinned": pinned and kind == "CPU"}
+    return found | {"device": kind, "pinned": pinned}
 
 
 def combine(rounds):

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Of something slow a few turns have to do.
-LEAST_TURNS, FEWEST_TURNS, SLOW = 5, 3, 4.0
+# Least number of turns, where one takes up to so many seconds: of something slow a few have to do.
+LEAST_TURNS = {4.0: 5, 40.0: 3, float("inf"): 2}
 
 
 def take_turns(reference, measured, seconds):
@@ -20,18 +20,19 @@ def take_turns(reference, measured, seconds):
     Args:
         reference: function without arguments that times are multiples of.
         measured: function without arguments.
-        seconds: how long to go on, for five turns at least; three, where one takes long.
+        seconds: how long to go on, for as many turns as `LEAST_TURNS` says at least.
 
     Returns:
         dict, as in `summarize`.
     """
-    for _ in range(2):  # The first calls compile, the second ones are warm.
-        once = [elapsed(function) for function in (reference, measured)]
-        if once[1] > SLOW:
-            break
-    least = FEWEST_TURNS if once[1] > SLOW else LEAST_TURNS
+    reference()  # The first calls compile.
+    own = elapsed(measured)
+    base = elapsed(reference)
+    if own < min(LEAST_TURNS):  # Of something slow, compiling is little.
+        own = elapsed(measured)
+    least = next(turns for most, turns in LEAST_TURNS.items() if own <= most)
     # One pass is known better by several, where they take no time next to what is measured.
-    repeats = max(1, min(5, round(once[1] / once[0] / 10)))
+    repeats = max(1, min(5, round(own / base / 10)))
     pairs = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(pairs) < least:
