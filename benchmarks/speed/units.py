@@ -28,7 +28,7 @@ GROUPS = {
 }
 METHODS = {name: options for group in GROUPS.values() for name, options in group.items()}
 # Counts that are reckoned to take longer than this for one batch, in seconds, are left out.
-LONGEST = 10.0
+LONGEST = 20.0
 
 
 def measure(method, seconds, dtype, jit_compile):
