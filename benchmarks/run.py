@@ -138,10 +138,8 @@ def run(options, path):
 
 def write_docs(results):
     """Write results into the documentation."""
-    text = pages.render(results)
+    text = pages.render(results, pages.PLOT.relative_to(pages.DOCS))
     if results.get("units"):
-        image = pages.PLOT.relative_to(pages.DOCS)
-        text += f"\n![Cost by the number of explained units, for each method]({image})\n"
         pages.draw(results["units"], pages.PLOT)
     pages.write(pages.PAGE, "run", f"{text}\nAll numbers are in [speed.json](speed.json).\n")
     pages.write(pages.README, "run", pages.readme_table(results))

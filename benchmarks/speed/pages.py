@@ -214,12 +214,14 @@ def setting(found):
     )
 
 
-def render(results):
-    """Write results as Markdown."""
+def render(results, image=None):
+    """Write results as Markdown, with a link to the plot, if there is one."""
     parts = [setting(results["environment"]) + "\n"]
     for key, (title, write_table) in SECTIONS.items():
         if results.get(key):
             parts += [f"### {title}\n", write_table(results[key])]
+            if image and key == "units":
+                parts += [f"![Cost by the number of explained units, for each method]({image})\n"]
     return "\n".join(parts)
 
 
