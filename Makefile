@@ -71,6 +71,6 @@ $(PEERS)/peers.stamp: setup.cfg pyproject.toml
 # The lowest versions are those that `setup.cfg` states.
 $(FLOOR)/floor.stamp: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(FLOOR)
-	sed -n 's/^ \{1,\}\([a-z-]*\) *>= *\([0-9.]*\).*/\1==\2/p' setup.cfg > $(FLOOR)/constraints.txt
+	sed -n 's/^ \{1,\}\([a-z0-9-]*\)\(\[[a-z]*\]\)\{0,1\} *>= *\([0-9.]*\).*/\1==\3/p' setup.cfg > $(FLOOR)/constraints.txt
 	$(FLOOR)/bin/python $(PIP_INSTALL) --constraint $(FLOOR)/constraints.txt --editable ".[test]"
 	touch $@

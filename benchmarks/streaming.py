@@ -22,23 +22,31 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 SIZE, UNITS, BATCH = 64, 20, 32
 
 
-def explain(path, num_images, dtype):
-    """Explain images into a store; return the peak memory of this process, in bytes."""
+def build():
+    """Return the model."""
     import keras
-    import tensorflow as tf
-
-    import keras_explainable as ke
 
     keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNetV2(
+    return keras.applications.MobileNetV2(
         weights=None, classes=UNITS, input_shape=(SIZE, SIZE, 3), classifier_activation="sigmoid"
     )
+
+
+def images(number):
+    """Return a data set of batches of images."""
+    import tensorflow as tf
 
     def image(number):
         return tf.random.stateless_uniform((SIZE, SIZE, 3), (number, 0), -1, 1)
 
-    images = tf.data.Dataset.range(num_images).map(image).batch(BATCH)
-    ke.gradcam(model, images, path=path, dtype=dtype, verbose=0)
+    return tf.data.Dataset.range(number).map(image).batch(BATCH)
+
+
+def explain(path, num_images, dtype):
+    """Explain images into a store; return the peak memory of this process, in bytes."""
+    import keras_explainable as ke
+
+    ke.gradcam(build(), images(num_images), path=path, dtype=dtype, verbose=0)
     kilobyte = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
 

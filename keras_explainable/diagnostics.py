@@ -1,8 +1,11 @@
 """What the linear head of a model uses: how alike its units are, and how many kernels they take."""
 
+import warnings
+
 import keras
 import numpy as np
 
+from keras_explainable import _compat
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -23,8 +26,9 @@ def class_correlations(head):
 
     Args:
         head: `keras.Model` with a linear head after its global average pooling, whose kernel is
-            read; a layer, whose `effective_kernel` is read, or else its `kernel`; or an array
-            `(..., units)`.
+            read, of several outputs that of the first with such a head; a layer, whose
+            `effective_kernel` is read, or else its `kernel`, of an `ActivationMaps` that of its
+            head; or an array `(..., units)`.
 
     Returns:
         float64 array `(units, units)`, Pearson correlations from −1 to 1.
@@ -166,9 +170,24 @@ def _kernel(head):
 
 
 def _of_model(model):
+    """Read the kernel of the first output that has one, or say why the first of all has none."""
+    num_outputs = len(model.outputs) if _compat.is_functional(model) else 1
+    errors = []
+    for index in range(num_outputs):
+        try:
+            return _of_output(model, index)
+        except ValueError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _of_output(model, index):
     """Read the kernel between the pooling of a model and its logits, or say that there is none."""
     try:
-        exposed = inspection.expose(model)
+        with warnings.catch_warnings():
+            # There is no such argument here.
+            warnings.filterwarnings("ignore", ".*with `output=`", UserWarning)
+            exposed = inspection.expose(model, outputs=index)
     except ValueError as error:
         # What maps can be drawn of doesn't matter to a kernel, nor can it be chosen here.
         found, unchosen, _ = str(error).partition(" Choose the activations with `layer=`")
@@ -201,6 +220,8 @@ def _name_of_scoring(model, exposed):
 
 
 def _of_layer(layer):
+    if hasattr(layer, "explained_outputs"):  # As of `ActivationMaps`.
+        layer = layer.layer
     if not layer.built:
         raise invalid("head", "a layer that is built", repr(layer.name))
     if hasattr(layer, "effective_kernel"):

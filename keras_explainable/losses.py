@@ -34,12 +34,14 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             positions that count, with "sum" their sum, and with "none" there is 0 at the others.
             "mean_with_sample_weight" is refused. Defaults to "sum_over_batch_size".
         name: name of the loss.
-        dtype: dtype policy of the loss. Defaults to that of Keras.
+        dtype: dtype policy of the loss. It is computed in single precision at least, as there are
+            more positions than half precision counts. Defaults to that of Keras.
 
     Raises:
         TypeError: if `from_logits` is no boolean.
         ValueError: if `label_smoothing` is out of range, `ignore_label` no integer, or the
-            reduction unknown or refused.
+            reduction unknown or refused; when it is called, if labels are not of the size of the
+            predictions.
 
     Example:
         >>> import numpy as np, keras_explainable as ke
@@ -61,7 +63,10 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         if reduction == "mean_with_sample_weight":
             hint = "Divide by the sum of the weights that count yourself, with `reduction='sum'`."
             raise invalid("reduction", "a sum, a mean over positions, or none", reduction, hint)
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        policy = keras.dtype_policies.get(dtype or keras.config.floatx())
+        self._returned = policy.compute_dtype
+        computed = "float64" if self._returned == "float64" else "float32"
+        super().__init__(reduction=reduction, name=name, dtype=computed)
         if not isinstance(from_logits, bool):
             raise mistyped("from_logits", "a boolean", from_logits)
         self.ignore_label = int(number("ignore_label", ignore_label))
@@ -72,6 +77,16 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             raise invalid("label_smoothing", "a number from 0 to 1", label_smoothing)
         self.from_logits = from_logits
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Return the loss, reduced, see `call`.
+
+        Args:
+            y_true: labels.
+            y_pred: predictions.
+            sample_weight: weights of the shape of the labels, or of samples `(batch,)`.
+        """
+        return keras.ops.cast(super().__call__(y_true, y_pred, sample_weight), self._returned)
+
     def call(self, y_true, y_pred):
         """Return losses of the shape of the labels.
 
@@ -80,9 +95,7 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             y_pred: float `(batch, *positions, classes)`.
         """
         y_pred = keras.ops.convert_to_tensor(y_pred)
-        y_true = keras.ops.cast(y_true, "int32")
-        if len(y_true.shape) == len(y_pred.shape):
-            y_true = keras.ops.squeeze(y_true, axis=-1)
+        y_true = _fitting_labels(keras.ops.cast(y_true, "int32"), y_pred)
         counts = keras.ops.not_equal(y_true, self.ignore_label)
         # Their loss is left out below, and their gradient only if it is finite.
         y_pred = keras.ops.where(counts[..., None], y_pred, 1)
@@ -98,8 +111,8 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             return losses
         # Keras divides by the number of all positions.
         number_of = keras.ops.cast(keras.ops.size(losses), losses.dtype)
-        counted = keras.ops.sum(keras.ops.cast(counts, losses.dtype))
-        return losses * (number_of / keras.ops.maximum(counted, 1))
+        counted = keras.ops.sum(keras.ops.cast(counts, "int32"))
+        return losses * (number_of / keras.ops.cast(keras.ops.maximum(counted, 1), losses.dtype))
 
     def get_config(self):
         """Return what the loss is made from."""
@@ -144,8 +157,8 @@ class EnergyOutside(keras.losses.Loss):
 
     Raises:
         TypeError: if an option is no boolean.
-        ValueError: if, when it is called, masks are not of the size of the maps, or weights of
-            units have one axis only.
+        ValueError: if, when it is called, masks are not as many as the maps or of another size, or
+            weights of units have one axis only.
 
     References:
         - Ross, Hughes, Doshi-Velez, "Right for the Right Reasons: Training Differentiable Models by
@@ -220,17 +233,31 @@ class EnergyOutside(keras.losses.Loss):
         return {**super().get_config(), **self.options}
 
 
+def _fitting_labels(labels, predicted):
+    """Give labels the shape of predictions without their classes, or say that they don't fit."""
+    given, shape = tuple(labels.shape), tuple(predicted.shape)
+    has_axis = len(given) == len(shape) and given[-1] in (None, 1)
+    if not _alike(given[:-1] if has_axis else given, shape[:-1]):
+        expected = f"integers for each position of predictions {shape}"
+        hint = "Of one-hot labels take `argmax(-1)`." if given[-1:] == shape[-1:] else ""
+        raise invalid("y_true", expected, f"shape {given}", hint)
+    return keras.ops.reshape(labels, keras.ops.shape(predicted)[:-1]) if has_axis else labels
+
+
+def _alike(one, other):
+    """Tell whether shapes are the same, as far as they are known."""
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
 def _fitting_masks(masks, maps):
     """Give masks the rank of maps, or say that they don't fit."""
     given = tuple(masks.shape)
     if len(given) == len(maps.shape) - 1:
         masks = keras.ops.expand_dims(masks, -1)
-    positions = zip(masks.shape[1:-1], maps.shape[1:-1], strict=False)
-    fits = len(masks.shape) == len(maps.shape) and all(
-        None in pair or pair[0] == pair[1] for pair in positions
-    )
+    fits = _alike(masks.shape[:-1], maps.shape[:-1])
     if not fits or masks.shape[-1] not in (1, maps.shape[-1]):
-        expected = f"masks of the size of the maps {tuple(maps.shape)}"
+        expected = f"a mask for each map, of its size, of the maps {tuple(maps.shape)}"
         hint = "Resize the masks, or the maps with `resizing=` where they are made."
         raise invalid("y_true", expected, f"shape {given}", hint)
     return masks

@@ -27,10 +27,18 @@ class KernelUsage(keras.regularizers.Regularizer):
     library's, and not published. Its limits: where weights of a row differ by much less than
     :math:`\tau` it is an L2 penalty times :math:`((C - 1) / C)^2` for C units; the largest weight
     of a row is spared only where it is larger than the others by several :math:`\tau`. Weights are
-    small, so that a `temperature` of a fraction of their deviation does more than 1. Unlike the
-    layer, it leaves what the head computes as it is, and fits any layer that takes a
-    `kernel_regularizer`. Keras finds only its own regularizers by a string: pass this object, or
-    `ke.regularizers.get("kernel_usage")`.
+    small, so that a `temperature` of a fraction of their deviation does more than 1. Without
+    `absolute`, a weight that is far below the others is penalized in full, however strong it is;
+    where two tie for the largest, half of each is penalized.
+
+    The entropy is lowered by larger weights, too, and nothing keeps them from growing. Where all
+    magnitudes of a row are equal it is at its maximum, and has no gradient. Neither form knows
+    groups: the kernel is `(..., units)`, each of whose rows all units take, unlike that of a
+    `Conv2D` with `groups` or of a `Conv2DTranspose`.
+
+    Unlike the layer, it leaves what the head computes as it is, and fits any layer with such a
+    kernel that takes a `kernel_regularizer`. Keras finds only its own regularizers by a string:
+    pass this object, or `ke.regularizers.get("kernel_usage")`.
 
     Args:
         l: factor :math:`\lambda`. Defaults to 0.001.
@@ -88,7 +96,9 @@ class Orthogonal(keras.regularizers.Regularizer):
     .. math:: R(W) = \frac{\lambda}{C^2} \sum_{u, n} \big( (W^\top W)_{un} - [u = n] \big)^2
 
     `keras.regularizers.OrthogonalRegularizer` is the mean of absolute cosines between the units, so
-    that lengths don't matter to it.
+    that lengths don't matter to it. This one pushes lengths to 1, also those of units that are
+    orthogonal, and can't be 0 with more units than kernels. The kernel is `(..., units)`, without
+    groups, as in `KernelUsage`.
 
     Args:
         l: factor :math:`\lambda`. Defaults to 0.01.

@@ -37,11 +37,11 @@ class Explain(keras.callbacks.Callback):
     or else its logit. Maps are those of `ke.explain` with the weights of that moment.
 
     - In TensorBoard's tab of images each sample is a tag, `"gradcam/0"`, whose slider goes
-      through the epochs. Event files are in a run of their own, `log_dir/explanations`, so that
-      `keras.callbacks.TensorBoard(log_dir)` can write beside it. Steps are epochs counted from 0,
-      as there.
-    - In a directory it is `directory/epoch_000/sample_0.png`, and `directory/initial/sample_0.png`
-      for step -1.
+      through the epochs. Event files are in a run of their own, `log_dir/explanations/gradcam`,
+      so that `keras.callbacks.TensorBoard(log_dir)` can write beside it. Steps are epochs counted
+      from 0, as there.
+    - In a directory it is `directory/epoch_000/gradcam_0.png`, and for step -1
+      `directory/initial/gradcam_0.png`: `{tag}_{n}.png` for sample n.
 
     The step is compiled, and tried, before the first epoch, or after the first batch of a model
     that isn't built before; it is kept for later fits. Where a picture can't be written there is a
@@ -61,16 +61,18 @@ class Explain(keras.callbacks.Callback):
         images: what is drawn: array `(samples, height, width, 1 | 3)` of the values that
             `ke.visualization.overlay` accepts. Defaults to the input that maps show.
         class_names: names of the units. Defaults to "unit 0" and so on.
-        tag: what tags in TensorBoard, and names of files, begin with. Callbacks that write to one
-            place are told apart by it. Defaults to the name of the method.
+        tag: what tags in TensorBoard, and names of files, begin with, and the name of the run.
+            Callbacks that write to one place are told apart by it. Defaults to the name of the
+            method.
         batch_size: samples per step. Defaults to 32.
         **options: further arguments of `ke.explain`, such as `layer`, and options of the method.
 
     Raises:
         ImportError: if there is a `log_dir`, and TensorBoard isn't installed.
         TypeError: if an argument has a wrong type.
-        ValueError: if there is neither `log_dir` nor `directory`, or an argument has a wrong value;
-            as soon as there is a built model, if it doesn't fit that.
+        ValueError: if there is neither `log_dir` nor `directory`, or an argument has a wrong value,
+            such as a `tag` that isn't the name of a file in the `directory`; as soon as there is a
+            built model, if it doesn't fit that.
 
     Example:
         >>> import keras, numpy as np, tempfile, keras_explainable as ke
@@ -114,14 +116,16 @@ class Explain(keras.callbacks.Callback):
             raise mistyped("x", "arrays", x, hint)
         self.every = positive_integer("every", every)
         self.initial = bool(initial)
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)  # It may be remote.
+        self.log_dir = _checked_path("log_dir", log_dir)  # It may be remote.
+        directory = _checked_path("directory", directory)
         self.directory = None if directory is None else Path(directory)
         self.batch_size = positive_integer("batch_size", 32 if batch_size is None else batch_size)
         if isinstance(class_names, str | dict):
             raise mistyped("class_names", "a list of the names of the units", class_names)
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self._method, self._options = methods.get(method), options
-        self.tag = getattr(self._method, "__name__", "explanations") if tag is None else str(tag)
+        tag = getattr(self._method, "__name__", "explanations") if tag is None else str(tag)
+        self.tag = _checked_tag(tag, self.directory is not None)
         self._x, self._y = keras.tree.map_structure(_as_array, x), y
         self._images = None if images is None else _checked_images("images", images)
         self._explainers = Kept(1)
@@ -144,7 +148,9 @@ class Explain(keras.callbacks.Callback):
                 stacklevel=2,
             )
         if self.log_dir is not None:
-            self._writer = tf.summary.create_file_writer(tf.io.gfile.join(self.log_dir, _RUN))
+            # A run has one file of events at a time.
+            run = tf.io.gfile.join(self.log_dir, _RUN, self.tag)
+            self._writer = tf.summary.create_file_writer(run)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Explain before training, if that is wanted."""
@@ -214,12 +220,15 @@ class Explain(keras.callbacks.Callback):
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             contents = list(pool.map(_encoded, pictures))
-        try:
-            self._write(epoch, pictures, contents)
-        except (OSError, tf.errors.OpError) as error:
-            warnings.warn(
-                f"The explanations of epoch {epoch} were not written: {error}", stacklevel=2
-            )
+        writes = [self._write_files] if self.directory is not None else []
+        writes += [self._write_events] if self._writer is not None else []
+        for write in writes:
+            try:
+                write(epoch, pictures, contents)
+            except (OSError, tf.errors.OpError) as error:
+                warnings.warn(
+                    f"The explanations of epoch {epoch} were not written: {error}", stacklevel=2
+                )
 
     def _painted(self, image, maps, units, scores):
         pairs = zip(units, scores, strict=True)
@@ -231,21 +240,22 @@ class Explain(keras.callbacks.Callback):
     def _name(self, unit):
         return f"unit {unit}" if self.class_names is None else self.class_names[unit]
 
-    def _write(self, epoch, pictures, contents):
-        if self.directory is not None:
-            folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
-            folder.mkdir(parents=True, exist_ok=True)
-            for number, content in enumerate(contents):
-                _write_whole(folder / f"{self.tag}_{number}.png", content)
-        if self._writer is not None:
-            plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
-            metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
-            with self._writer.as_default():
-                for number, (picture, content) in enumerate(zip(pictures, contents, strict=True)):
-                    height, width, _ = picture.shape
-                    values = tf.constant([str(width), str(height), content])
-                    tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
-            self._writer.flush()
+    def _write_files(self, epoch, pictures, contents):
+        del pictures
+        folder = self.directory / ("initial" if epoch < 0 else f"epoch_{epoch:03d}")
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, content in enumerate(contents):
+            _write_whole(folder / f"{self.tag}_{number}.png", content)
+
+    def _write_events(self, epoch, pictures, contents):
+        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=_PLUGIN)
+        metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+        with self._writer.as_default():
+            for number, (picture, content) in enumerate(zip(pictures, contents, strict=True)):
+                height, width, _ = picture.shape
+                values = tf.constant([str(width), str(height), content])
+                tf.summary.write(f"{self.tag}/{number}", values, epoch, metadata)
+        self._writer.flush()
 
 
 class _Scoring(engine.Explainer):
@@ -280,13 +290,10 @@ class _Scoring(engine.Explainer):
         heard = listened(self, data, self.exposed)
         logits = tf.cast(heard.logits, tf.float32)
         scores = logits if self.exposed.activation is None else self.exposed.activation(logits)
-        units = inspection.unit_indices(logits, heard.indices)
-        if units is None:
-            units = tf.zeros_like(logits, tf.int32) + tf.range(self.num_units)
         return {
             "maps": self._finish(heard.maps, heard.shown),
-            "scores": inspection.gather_units(scores, units),
-            "units": units,
+            "scores": inspection.gather_units(scores, heard.units),
+            "units": heard.units,
         }
 
 
@@ -302,6 +309,22 @@ def _write_whole(path, content):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _checked_path(argument, path):
+    """Return a path as text, or raise that it is none."""
+    if not isinstance(path, str | os.PathLike | None):
+        raise mistyped(argument, "a path", path)
+    return None if path is None else os.fspath(path)
+
+
+def _checked_tag(tag, is_file):
+    """Return a tag that names a run, and the files of a directory if there is one."""
+    parts = tag.replace(os.sep, "/").split("/")
+    if is_file and len(parts) > 1 or {"", ".", ".."} & {*parts}:
+        expected = "the beginning of names of files" if is_file else "the name of a run"
+        raise invalid("tag", expected, repr(tag))
+    return tag
 
 
 def _as_array(array):

@@ -38,9 +38,9 @@ class Slices:
         batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
         return fill(batch, stop - start, self._size)
 
-    def batches(self, first=0):
-        """Yield the batches from one on."""
-        return (self[index] for index in range(first, self.num_batches))
+    def batches(self, first=0, step=1):
+        """Yield the batches from one on, or every one of some number."""
+        return (self[index] for index in range(first, self.num_batches, step))
 
     def identity(self):
         """Return what tells the data from others."""
@@ -67,13 +67,13 @@ class Loaded:
         batch, rows = self._prepare(self._dataset[index])
         return fill(batch, rows, multiple(rows, self._replicas))
 
-    def batches(self, first=0):
-        """Yield the batches from one on."""
+    def batches(self, first=0, step=1):
+        """Yield the batches from one on, or every one of some number."""
         ahead = max(self._dataset.workers, self._dataset.max_queue_size)
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(max(self._dataset.workers, 1)) as pool:
             try:
-                for index in range(first, self.num_batches):
+                for index in range(first, self.num_batches, step):
                     waiting.append(pool.submit(self.__getitem__, index))
                     if len(waiting) > ahead:
                         yield waiting.popleft().result()
@@ -99,9 +99,9 @@ class Streamed:
         known = int(dataset.cardinality())
         self.num_batches = known if known >= 0 else None
 
-    def batches(self, first=0):
-        """Yield the batches from one on."""
-        return iter(self._dataset.skip(first))
+    def batches(self, first=0, step=1):
+        """Yield the batches from one on, or every one of some number."""
+        return iter(self._dataset.skip(first).shard(step, 0))
 
     def identity(self):
         """Return what tells the data from others: their number, and the first batch."""

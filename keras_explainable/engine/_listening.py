@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_explainable import inspection
+
 
 class Heard(NamedTuple):
     """What a method was given and found.
@@ -15,6 +17,7 @@ class Heard(NamedTuple):
         logits: tensor `(batch, units)`, of all units.
         maps: maps of the input that is shown.
         shown: that input.
+        returned: logits and maps, as the method returned them.
     """
 
     inputs: object
@@ -22,6 +25,15 @@ class Heard(NamedTuple):
     logits: tf.Tensor
     maps: tf.Tensor
     shown: tf.Tensor
+    returned: tuple
+
+    @property
+    def units(self):
+        """Units explained, an int32 tensor `(batch, n)`."""
+        units = inspection.unit_indices(self.logits, self.indices)
+        if units is None:
+            units = tf.zeros_like(self.logits, tf.int32) + tf.range(tf.shape(self.logits)[-1])
+        return tf.cast(units, tf.int32)
 
 
 def listened(explainer, data, model):
@@ -37,13 +49,13 @@ def listened(explainer, data, model):
     """
     inputs, indices = explainer._given(data)
     listening = _Listening(explainer.exposed, inputs)
-    _, maps = explainer.method(listening, inputs, indices, **data.get("options", {}))
+    returned = explainer.method(listening, inputs, indices, **data.get("options", {}))
     logits = listening.logits
     if logits is None:
         logits = keras.tree.flatten(model(inputs, training=False))[0]
     index = explainer.exposed.input_index
-    maps = maps if tf.is_tensor(maps) else keras.tree.flatten(maps)[index]
-    return Heard(inputs, indices, logits, maps, keras.tree.flatten(inputs)[index])
+    maps = returned[1] if tf.is_tensor(returned[1]) else keras.tree.flatten(returned[1])[index]
+    return Heard(inputs, indices, logits, maps, keras.tree.flatten(inputs)[index], returned)
 
 
 class _Listening:

@@ -29,6 +29,7 @@ from keras_explainable.engine._batching import multiple
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
 from keras_explainable.engine._batching import wait_for_workers
+from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
@@ -138,6 +139,7 @@ class Explainer(keras.Model):
         target=None,
         path=None,
         dtype="float32",
+        shard=None,
         **options,
     ):
         """Explain data.
@@ -155,6 +157,7 @@ class Explainer(keras.Model):
             target: target like `output`, with other data. Defaults to `output` itself.
             path: file to write to, as in `explain`.
             dtype: in what type maps are written, as in `explain`.
+            shard: number of the shard that is written, and number of shards, as in `explain`.
             **options: options of the method with one row per sample, such as `detections`.
 
         Returns:
@@ -171,6 +174,7 @@ class Explainer(keras.Model):
         """
         if steps is not None and (not _is_integer(steps) or steps < 1):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
+        shard = _checked_shard(shard, path)
         target = self._checked_target(target)
         source = self._source(x, y, batch_size, options, target)
         num_batches = source.num_batches
@@ -179,30 +183,65 @@ class Explainer(keras.Model):
         if verbose == "auto" and num_batches == 1:
             verbose = 0
         if path is not None:
-            return self._stored(path, dtype, source, num_batches, verbose, callbacks)
+            return self._stored(path, dtype, source, num_batches, verbose, callbacks, shard)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
         if len(parts) == 1:
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
 
-    def _stored(self, path, dtype, source, num_batches, verbose, callbacks):
+    def warm_up(self, x, y=None, *, batch_size=None, target=None, **options):
+        """Compile the step for data of some form, so that the first explanation doesn't wait.
+
+        It runs one batch. Data of other sizes, or another number of units, compile again.
+
+        Args:
+            x: data like those that will be explained, as for `explain`; the first batch counts.
+            y: units explained, as for `explain`: how many of each sample counts.
+            batch_size: samples per step, as for `explain`.
+            target: as for `explain`.
+            **options: as for `explain`.
+
+        Returns:
+            the explainer itself.
+
+        Raises:
+            ValueError: as `explain`.
+            TypeError: as `explain`.
+
+        Example:
+            >>> import keras, numpy as np, keras_explainable as ke
+            >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3))
+            >>> explainer = ke.Explainer("gradcam", model).warm_up(np.ones((8, 64, 64, 3)), 0)
+        """
+        source = self._source(x, y, batch_size, options, self._checked_target(target))
+        self._run(next(iter(source.batches())))
+        return self
+
+    def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
         """Write logits and maps to a store, which goes on where it was."""
         strategy = self.distribute_strategy
         identity = self._identity(source, num_batches)
-        writer = storing.Writer(path, dtype, identity, is_only_reading=not is_chief(strategy))
+        if shard is not None and num_batches is not None:
+            if shard[1] > num_batches:
+                raise invalid("shard", f"{num_batches} shards at most, one per batch", shard)
+            num_batches = len(range(shard[0], num_batches, shard[1]))
+        writer = storing.Writer(path, dtype, identity, not is_chief(strategy), shard)
         if not writer.is_complete:
             with writer:
-                outputs = self._explained(
-                    source, num_batches, verbose, callbacks, writer.num_batches
-                )
-                for logits, maps in outputs:
-                    writer.append(logits, maps)
+                for first, stop in writer.missing():
+                    stop = num_batches if stop is None else stop
+                    for logits, maps in self._explained(
+                        source, stop, verbose, callbacks, first, *(shard or (0, 1))
+                    ):
+                        writer.append(logits, maps)
+                    if self.stop_predicting:
+                        break
             writer.finish()
             wait_for_workers(strategy)
-        return storing.Store(path)
+        return storing.Store(writer.path)
 
-    def _explained(self, source, num_batches, verbose, callbacks, first=0):
-        """Yield the logits and maps of each batch from one on, as `predict` does."""
+    def _explained(self, source, num_batches, verbose, callbacks, first=0, index=0, count=1):
+        """Yield the logits and maps of each batch of a shard from one on, as `predict` does."""
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=verbose != 0,
@@ -213,7 +252,7 @@ class Explainer(keras.Model):
         )
         self.stop_predicting = False
         callbacks.on_predict_begin()
-        for step, batch in enumerate(source.batches(first), first):
+        for step, batch in enumerate(source.batches(first * count + index, count), first):
             if step == num_batches:
                 break
             callbacks.on_predict_batch_begin(step)
@@ -231,6 +270,9 @@ class Explainer(keras.Model):
     def export(self, filepath, y=None):
         """Export a SavedModel that explains, and is served without this library.
 
+        It answers with a dict of "logits" and "maps", as `explain` returns them; where units are
+        chosen, also of "units", int32 `(batch, n)`, those that are explained.
+
         Args:
             filepath: folder that is written.
             y: units explained: `None` for every unit, or "argmax".
@@ -242,10 +284,12 @@ class Explainer(keras.Model):
             raise invalid("y", '`None` or "argmax"', repr(y))
         if self.target is not None and self.target.data:
             raise invalid("output", "a target without data", self.target)
-        options = {} if y is None else {y: True}
 
         def served(inputs):
-            return self._explain_eagerly({"inputs": inputs, **options})
+            if y is None:
+                return self._explain_eagerly({"inputs": inputs})
+            heard = listened(self, {"inputs": inputs, y: True}, self.exposed)
+            return self._finished(heard.inputs, *heard.returned) | {"units": heard.units}
 
         own, kinds = self.exposed.own_inputs, []
         for i, tensor in enumerate(keras.tree.flatten(own)):
@@ -284,7 +328,11 @@ class Explainer(keras.Model):
 
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
-        logits, maps = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        returned = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        return self._finished(inputs, *returned)
+
+    def _finished(self, inputs, logits, maps):
+        """Return what a method returned, in the form that it leaves the step."""
         shown = keras.tree.flatten(inputs)[self.exposed.input_index]
         return {
             "logits": tf.cast(logits, tf.float32),
@@ -514,6 +562,7 @@ def explain(
     jit_compile=False,
     path=None,
     dtype="float32",
+    shard=None,
     **options,
 ):
     """Explain the units of a model on data.
@@ -558,6 +607,10 @@ def explain(
         dtype: in what type maps are written: "float32", "float16" (a relative error of 2^-11 at
             most), or "uint8" (an error of 1/510 of the range of each map at most). Defaults to
             "float32".
+        shard: `(index, count)`, with a `path`: explain every `count`-th batch of the data from
+            `index` on, and write them to a file beside, such as "maps-00001-of-00004.h5". When all
+            shards are there, written by any processes, `ke.Store(path)` reads them in the order of
+            the data. Defaults to all batches, in one file.
         **options: keyword arguments of the method.
 
     Returns:
@@ -608,6 +661,7 @@ def explain(
         target=target,
         path=path,
         dtype=dtype,
+        shard=shard,
         **{name: option for name, option in options.items() if name in kept},
     )
 
@@ -682,6 +736,18 @@ def _check_options(registration, options):
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
+
+
+def _checked_shard(shard, path):
+    """Return the number of a shard and of all of them, or refuse others."""
+    if shard is None:
+        return None
+    is_pair = isinstance(shard, list | tuple) and len(shard) == 2 and all(map(_is_integer, shard))
+    if not is_pair or not 0 <= shard[0] < shard[1]:
+        raise invalid("shard", "`None`, or `(index, count)` with an index from 0 on", repr(shard))
+    if path is None:
+        raise invalid("shard", "`None` where there is no `path`", repr(shard))
+    return tuple(map(int, shard))
 
 
 def _is_integer(value):

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -34,13 +36,16 @@ class Store:
     whatever they were written as.
 
     Args:
-        path: file that `ke.explain` wrote, or a list of them, whose samples follow each other.
+        path: file that `ke.explain` wrote, or of which it wrote all shards, whose samples come in
+            the order of the data. Also a list of files, whose samples follow each other.
 
     Attributes:
+        paths: list of the files.
         logits: float32 array `(samples, n)`.
 
     Raises:
-        ValueError: if a file is none of `ke.explain`, or files don't go together.
+        ValueError: if a file is none of `ke.explain`, or a shard is missing, or files don't go
+            together.
 
     Example:
         >>> import keras, numpy as np, pathlib, tempfile, keras_explainable as ke
@@ -54,7 +59,8 @@ class Store:
     """
 
     def __init__(self, path):
-        self.paths = [Path(p) for p in (path if isinstance(path, list | tuple) else [path])]
+        listed = isinstance(path, list | tuple)
+        self.paths = [Path(p) for p in path] if listed else _shards(Path(path)) or [Path(path)]
         if not self.paths:
             raise invalid("path", "one file at least", path)
         described = [_described(p) for p in self.paths]
@@ -65,6 +71,10 @@ class Store:
                 raise invalid("path", expected, other["shapes"])
         self.logits = np.concatenate([_read(p, ["logits"])["logits"] for p in self.paths])
         self._stops = np.cumsum([one["samples"] for one in described])
+        self._order = np.arange(len(self))
+        if not listed and len(self.paths) > 1:
+            self._order = _interleaved(self.paths, [one["identity"] for one in described])
+            self.logits = self.logits[self._order]
 
     def __len__(self):
         """Count the samples."""
@@ -77,7 +87,7 @@ class Store:
 
     def __getitem__(self, rows):
         """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
-        chosen = np.arange(len(self))[rows]
+        chosen = self._order[rows]
         wanted, places = np.unique(chosen, return_inverse=True)
         names = [name for name in self._shapes if name != "logits"]
         parts = [{name: np.empty((0, *self._shapes[name]), "float32") for name in names}]
@@ -132,18 +142,20 @@ class Writer:
         dtype: type of the maps in it.
         identity: dict that JSON can hold, what tells the store from others.
         is_only_reading: whether another process writes, and this one just goes along.
+        shard: number of the shard that is written, and number of shards. Defaults to no shards.
 
     Attributes:
+        path: file that is written.
         is_complete: whether the store is there already.
-        num_batches: number of batches that are.
+        num_batches: number of the batch that is appended next.
 
     Raises:
         ValueError: if the path is none for a store, or has another one, or the type is unknown.
         OSError: if nothing can be written there.
     """
 
-    def __init__(self, path, dtype, identity, is_only_reading=False):
-        self.path = Path(path)
+    def __init__(self, path, dtype, identity, is_only_reading=False, shard=None):
+        self.path = Path(path) if shard is None else _shard(Path(path), *shard)
         self.is_only_reading = is_only_reading
         one_of("dtype", dtype, DTYPES)
         if self.path.suffix not in SUFFIXES:
@@ -153,8 +165,10 @@ class Writer:
         if not self.path.parent.is_dir():
             raise invalid("path", "a file in a folder that is there", str(path))
         identity = {"version": _VERSION, **identity, "dtype": dtype}
+        if shard is not None:
+            identity["shard"] = shard
         self._identity = json.loads(json.dumps(identity))
-        self._dtype = dtype
+        self._dtype, self._shard = dtype, shard
         self._parts = self.path.with_name(f"{self.path.name}.parts")
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
         self.num_batches = 0
@@ -166,18 +180,35 @@ class Writer:
             return
         note = self._parts / "identity.json"
         if note.exists():
-            self._compare(json.loads(note.read_text("utf-8")))
+            self._compare(_noted(note))
         elif not is_only_reading:
             self._parts.mkdir(exist_ok=True)
             with _replacing(note) as partial:
                 partial.write_text(json.dumps(self._identity), "utf-8")
-        self.num_batches = self._listed()[-1][1] if self._listed() else 0
+
+    def missing(self):
+        """Go through what is to be appended.
+
+        Yields:
+            first: number of a batch that isn't there.
+            stop: number of the next one that is, or `None`.
+        """
+        for start, stop, _ in self._listed():
+            if start > self.num_batches:
+                yield self.num_batches, start
+                self._flush()
+            self.num_batches = stop
+        yield self.num_batches, None
 
     def append(self, logits, maps):
         """Add the logits and maps of a batch."""
         if self.is_only_reading:
             return
         fields = {"logits": np.asarray(logits, "float32")}
+        if self._shard is not None:
+            index, count = self._shard
+            number = index + count * (self.num_batches + len(self._waiting))
+            fields["batches"] = np.full(len(logits), number)
         for name, array in _named(maps).items():
             fields |= _encoded(name, np.asarray(array), self._dtype)
         if self._waiting:
@@ -202,14 +233,18 @@ class Writer:
         """Make the store of its parts, and remove them."""
         if self.is_only_reading:
             return
-        parts = [path for _, _, path in self._listed()]
+        parts = [part for part in self._listed() if part[1] <= self.num_batches]
+        stops = [0, *(stop for _, stop, _ in parts)]
+        if not parts:
+            raise invalid("x", "one batch at least", "none")
+        if [*(start for start, _, _ in parts), self.num_batches] != stops:
+            raise OSError(f"Parts of {self.path} are missing. The same call makes them.")
         with _replacing(self.path) as partial:
-            _assemble(partial, parts, self._identity)
+            _assemble(partial, [path for _, _, path in parts], self._identity)
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def _compare(self, identity):
-        names = sorted({*identity, *self._identity})
-        differing = [n for n in names if identity.get(n) != self._identity.get(n)]
+        differing = _differing(identity, self._identity)
         if differing:
             expected = "the file of this very explanation, or a new one"
             received = f"{self.path}, which was made with another {', '.join(differing)}"
@@ -220,7 +255,8 @@ class Writer:
         found = []
         for path in sorted(self._parts.glob("*.npz")):
             start, stop = map(int, path.stem.split("-"))
-            if start == (found[-1][1] if found else 0):
+            # One that was cut off is as good as none.
+            if start >= (found[-1][1] if found else 0) and zipfile.is_zipfile(path):
                 found.append((start, stop, path))
         return found
 
@@ -236,6 +272,57 @@ class Writer:
                 np.savez(file, **fields)
             self.num_batches = stop
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
+
+
+def _shard(path, index, count):
+    """Return the file of a shard of a store."""
+    return path.with_name(f"{path.stem}-{index:05d}-of-{count:05d}{path.suffix}")
+
+
+def _shards(path):
+    """Return the files of all shards of a store, or none where it is one file."""
+    name = re.compile(rf"{re.escape(path.stem)}-(\d+)-of-(\d+){re.escape(path.suffix)}")
+    found = [name.fullmatch(p.name) for p in path.parent.glob("*")] if not path.exists() else []
+    counts = {int(match[2]) for match in found if match}
+    if not counts:
+        return []
+    if len(counts) > 1:
+        raise invalid("path", "shards of one number", f"shards of {sorted(counts)} of {path}")
+    count = counts.pop()
+    paths = [_shard(path, index, count) for index in range(count)]
+    absent = [index for index, shard in enumerate(paths) if not shard.exists()]
+    if absent:
+        names = ", ".join(paths[index].name for index in absent)
+        hint = f"The call with `shard=({absent[0]}, {count})` makes it, and goes on where it was."
+        raise invalid("path", f"all {count} shards of {path}", f"all but {names}", hint)
+    return paths
+
+
+def _interleaved(paths, identities):
+    """Return the samples of all shards, one file after the other, in the order of the data."""
+    for path, identity in zip(paths, identities, strict=True):
+        differing = _differing(identity, identities[0])
+        if set(differing) - {"shard"}:
+            expected = f"shards of one explanation, as {paths[0]}"
+            raise invalid("path", expected, f"{path}, made with another {', '.join(differing)}")
+    batches = np.concatenate([_read(path, ["batches"])["batches"] for path in paths])
+    absent = set(range(int(batches.max()))) - set(batches.tolist())
+    if absent:
+        raise invalid("path", "shards with every batch", f"none with the batch {min(absent)}")
+    return np.argsort(batches, kind="stable")
+
+
+def _differing(one, other):
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def _noted(note):
+    """Return what the parts of a store are of."""
+    try:
+        return json.loads(note.read_text("utf-8"))
+    except ValueError as error:
+        hint = "Delete the folder, and all is explained anew."
+        raise invalid("path", "a folder that `ke.explain` wrote", note.parent, hint) from error
 
 
 @contextlib.contextmanager
@@ -298,7 +385,7 @@ def _encoded(name, maps, dtype):
 def _decoded(name, fields):
     maps = fields[name]
     if maps.dtype != np.uint8:
-        return maps.astype("float32")
+        return maps.astype("float32") if maps.dtype.kind == "f" else maps
     positions = tuple(range(1, maps.ndim - 1))
     low, high = (np.expand_dims(fields[f"{end}_{name}"], positions) for end in ("low", "high"))
     return low + maps.astype("float32") / np.float32(255) * (high - low)
@@ -309,18 +396,27 @@ def _assemble(path, parts, identity):
     with _opened(path, "w") as file:
         counted, shapes = 0, {}
         for part in parts:
-            with np.load(part) as fields:
-                for name in fields.files:
-                    array = fields[name]
-                    if counted == 0:
-                        _create(file, name, array)
-                    file[name].resize((counted + len(array), *array.shape[1:]))
-                    file[name][counted:] = array
-                    if not name.startswith(("low_", "high_")):
-                        shapes[name] = array.shape[1:]
+            for name, array in _loaded(part).items():
+                if counted == 0:
+                    _create(file, name, array)
+                file[name].resize((counted + len(array), *array.shape[1:]))
+                file[name][counted:] = array
+                if name.startswith(("logits", "maps")):
+                    shapes[name] = array.shape[1:]
             counted += len(array)
         described = {"identity": identity, "samples": counted, "shapes": shapes}
         file.attrs[_ATTRIBUTE] = json.dumps(described)
+
+
+def _loaded(part):
+    """Read a part; one that is damaged is removed, so that the next call makes it again."""
+    try:
+        with np.load(part) as fields:
+            return dict(fields)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        part.unlink()
+        message = f"The part {part} was damaged, and is removed. The same call makes it again."
+        raise OSError(message) from error
 
 
 def _create(file, name, array):
@@ -360,7 +456,8 @@ def _described(path):
         with _opened(path) as file:
             return json.loads(file.attrs[_ATTRIBUTE])
     except _UNREADABLE as error:
-        raise invalid("path", "a file that `ke.explain` wrote", str(path)) from error
+        hint = "A damaged one is made anew once it is deleted."
+        raise invalid("path", "a file that `ke.explain` wrote", str(path), hint) from error
 
 
 @contextlib.contextmanager
@@ -368,8 +465,13 @@ def _opened(path, mode="r"):
     if path.suffix == ".zarr" or path.suffixes[-2:] == [".zarr", ".partial"]:
         yield _zarr().open_group(path, mode=mode)
     else:
-        with h5py.File(path, mode) as file:
-            yield file
+        # With chunks waiting in its cache, HDF5 crashes the process when the disk is full.
+        kept = {"rdcc_nbytes": 0} if mode == "w" else {}
+        try:
+            with h5py.File(path, mode, **kept) as file:
+                yield file
+        except RuntimeError as error:  # What comes when the last bytes can't be written.
+            raise OSError(f"{path} can't be written: {error}") from error
 
 
 def _zarr():

@@ -10,6 +10,7 @@ from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
 from keras_explainable._checks import invalid
+from keras_explainable._checks import renamed
 from keras_explainable._keeping import Kept
 from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
@@ -135,7 +136,8 @@ class Step(engine.Explainer):
                 raise invalid("x", "finite values", "NaN or infinity")
         shape = num_samples, *sizes, num_maps
         beside = {**more, "indices": batch.get("indices")}
-        beside = _arguments.checked_beside(beside, shape, self.num_units)
+        with renamed(detections="y"):
+            beside = _arguments.checked_beside(beside, shape, self.num_units)
         beside.pop("indices", None)  # The batch has them.
         return batch | {"beside": beside}
 

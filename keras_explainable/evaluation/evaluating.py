@@ -11,6 +11,7 @@ from keras_explainable import metrics as metrics_module
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
+from keras_explainable._checks import renamed
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
 from keras_explainable.evaluation import _batches
@@ -348,13 +349,13 @@ def _metrics(metrics, activation, threshold):
     if isinstance(metrics, str) or not isinstance(metrics, list | tuple | dict):
         metrics = [metrics]
     if not isinstance(metrics, dict):
-        resolved = [metrics_module.get(m) for m in metrics]
+        resolved = [_metric(m) for m in metrics]
         metrics = _labelled("metrics", resolved, lambda metric: metric.name)
     if not metrics:
         raise invalid("metrics", "at least one metric", metrics)
     judged = {}
     for label, metric in metrics.items():
-        metric = metrics_module.get(metric)
+        metric = _metric(metric)
         known = {parameter.name for parameter in metric.registration.options}
         # Of a metric without a model it is another threshold.
         known = known if "model" in metric.registration.needs else ()
@@ -362,6 +363,12 @@ def _metrics(metrics, activation, threshold):
         shared = {n: v for n, v in shared.items() if n in known and n not in metric.options}
         judged[_label_of("metrics", label)] = metric.from_config({**metric.get_config(), **shared})
     return judged
+
+
+def _metric(identifier):
+    """Resolve a metric, with errors that name the argument given here."""
+    with renamed(metric="metrics"):
+        return metrics_module.get(identifier)
 
 
 def _labelled(argument, values, label):

@@ -36,6 +36,12 @@ def used_kernel(kernel, alpha=1.0, temperature=1.0, absolute=False):
     return keras.ops.cast(used, dtype)
 
 
+def _check_policy(argument, policy):
+    """Raise that a dtype policy quantizes kernels."""
+    if "from_" in policy.name:  # As in "int8_from_float32".
+        raise invalid(argument, "a policy without quantization", policy.name)
+
+
 class _KernelUsage:
     """What layers of kernel usage share: their options, and the kernel that they use."""
 
@@ -49,8 +55,7 @@ class _KernelUsage:
         if not isinstance(absolute, bool):
             raise mistyped("absolute", "a boolean", absolute)
         self.absolute = absolute
-        if "from_" in self.dtype_policy.name:  # As in "int8_from_float32".
-            raise invalid("dtype", "a policy without quantization", self.dtype_policy.name)
+        _check_policy("dtype", self.dtype_policy)
 
     def _used(self, kernel):
         shape = tuple(kernel.shape)
@@ -92,12 +97,13 @@ class _KernelUsage:
 
         Raises:
             TypeError: if `layer` is of another class.
-            ValueError: if it isn't built.
+            ValueError: if it isn't built, or is quantized.
         """
         if type(layer) is not cls._plain_class:
             raise mistyped("layer", f"a `keras.layers.{cls._plain_class.__name__}`", layer)
         if not layer.built:
             raise invalid("layer", "a layer that is built", layer.name)
+        _check_policy("layer", layer.dtype_policy)
         made = cls.from_config({**layer.get_config(), **options})
         made.build_from_config(layer.get_build_config())
         made.set_weights(layer.get_weights())

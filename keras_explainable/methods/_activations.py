@@ -7,7 +7,8 @@ from keras_explainable import filters
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable.inspection import gather_units
-from keras_explainable.methods._units import explain_each
+from keras_explainable.inspection import head_kernel
+from keras_explainable.methods._units import explain_columns
 from keras_explainable.methods._units import explain_linear
 from keras_explainable.methods._units import float_logits
 
@@ -47,27 +48,43 @@ def explain_layers(
         logits: float32 `(batch, n)`.
         maps: float32 `(batch, *positions, n)`.
     """
-    tape, logits, layers = differentiable_outputs(model, inputs, fusion)
-    activations = [tf.cast(tensor, tf.float32) for tensor in layers]
+    outputs = Differentiable(model, inputs, fusion)
+    logits, activations = outputs.logits, outputs.activations
 
-    def explain_all(cotangent):
-        if contrast is not None:
-            cotangent = contrast(cotangent, logits)
-        gradients = gradients_by_layers(tape, logits, layers, cotangent)
+    def explain_all(gradients):
         return [explain(*pair) for pair in zip(activations, gradients, strict=True)]
 
-    if len(layers) == 1 and linear and not always_fuse:
-        maps = explain_linear(lambda c: explain_all(c)[0], logits, indices, activations[0])
+    def explain_cotangent(cotangent):
+        if contrast is not None:
+            cotangent = contrast(cotangent, logits)
+        return explain_all(outputs.gradients(cotangent))
+
+    def explain_unit(column):
+        if contrast is not None:
+            return explain_cotangent(tf.one_hot(column, logits.shape[-1]))
+        return explain_all(outputs.unit_gradients(column))
+
+    if len(activations) == 1 and linear and not always_fuse:
+        maps = explain_linear(
+            lambda cotangent: explain_cotangent(cotangent)[0],
+            lambda column: explain_unit(column)[0],
+            logits,
+            indices,
+            activations[0],
+            outputs.held or activations[0][0].shape.num_elements(),
+        )
     else:
-        maps = explain_fused(explain_all, logits, indices, model, inputs, fusion, always_fuse)
+        maps = explain_fused(
+            explain_unit, logits, indices, model, inputs, fusion, always_fuse, outputs.held
+        )
     return gather_units(logits, indices), maps
 
 
-def explain_fused(explain, logits, indices, model, inputs, fusion, always=False):
+def explain_fused(explain, logits, indices, model, inputs, fusion, always=False, held=None):
     """Explain one unit after the other, the maps of its layers fused.
 
     Args:
-        explain: function from a cotangent of the logits, `(batch, units)`, to a list of maps
+        explain: function from the number of a unit of each sample, `(batch,)`, to a list of maps
             `(batch, *positions)`.
         logits: float tensor `(batch, units)`.
         indices: units to explain, as in `inspection.gather_units`.
@@ -75,16 +92,72 @@ def explain_fused(explain, logits, indices, model, inputs, fusion, always=False)
         inputs: see `fuse`.
         fusion: see `fuse`.
         always: see `fuse`.
+        held: see `explain_columns`.
 
     Returns:
         float32 maps `(batch, *positions, n)`.
     """
 
-    def explain_unit(cotangent):
-        maps = [m[..., None] for m in explain(cotangent)]
+    def explain_unit(column):
+        maps = [m[..., None] for m in explain(column)]
         return fuse(maps, model, inputs, fusion, always)[..., 0]
 
-    return explain_each(explain_unit, logits, indices)
+    return explain_columns(explain_unit, logits, indices, held=held)
+
+
+class Differentiable:
+    """Logits and activations of a model, and gradients of the ones by the others.
+
+    Where averaged activations enter the logits by one linear layer, the gradient of a logit is a
+    column of its kernel over the number of positions, and nothing is differentiated. It is the same
+    at every position then, and has one that stands for all: `(batch, *ones, kernels)`.
+
+    Args:
+        model: model that returns `[logits, *activations]`.
+        inputs: what it takes.
+        fusion: see `fuse`; checked here, before anything is computed.
+
+    Attributes:
+        logits: float32 `(batch, units)`.
+        activations: list of float32 tensors `(batch, *positions, kernels)`.
+        held: number of values of a gradient of one sample where it is the same at every position;
+            `None` elsewhere.
+    """
+
+    def __init__(self, model, inputs, fusion="mean"):
+        self._kernel = self.held = None
+        if _averages_linearly(model):
+            self._kernel = head_kernel(model)
+            self.held = self._kernel.shape[0]
+            self.logits, self._layers = exposed_outputs(model, inputs, fusion)
+        else:
+            self._tape, self.logits, self._layers = differentiable_outputs(model, inputs, fusion)
+        self.activations = [tf.cast(layer, tf.float32) for layer in self._layers]
+
+    def gradients(self, cotangent):
+        """Return the gradients, by each of the activations, of logits weighed by a cotangent."""
+        if self._kernel is None:
+            return gradients_by_layers(self._tape, self.logits, self._layers, cotangent)
+        return self._everywhere(tf.matmul(cotangent, self._kernel, transpose_b=True))
+
+    def unit_gradients(self, column):
+        """Return the gradients of one unit of each sample, integers `(batch,)`."""
+        if self._kernel is None:
+            return self.gradients(tf.one_hot(column, self.logits.shape[-1]))
+        return self._everywhere(tf.gather(tf.transpose(self._kernel), column))
+
+    def _everywhere(self, weights):
+        number = tf.cast(num_positions(self.activations[0]), tf.float32)
+        rank = self.activations[0].shape.rank
+        return [tf.reshape(weights / number, (-1, *[1] * (rank - 2), weights.shape[-1]))]
+
+
+def _averages_linearly(model):
+    """Tell whether the logits are a linear layer of averages of the only activations exposed."""
+    if getattr(model, "head_error", "no exposed model") or model.gradient_rule is not None:
+        return False
+    # Averages of sequences may be masked.
+    return len(model.outputs) == 2 and len(model.outputs[1].shape) > 3
 
 
 def differentiable_outputs(model, inputs, fusion="mean"):
@@ -173,7 +246,33 @@ def mean_over_positions(tensor):
     """Average `(batch, *positions, kernels)` over its positions."""
     total = tf.reduce_sum(tensor, _axes.spatial(tensor.shape.rank))
     # The derivative of a mean divides at every position, that of a sum just once.
-    return total / tf.cast(tf.reduce_prod(tf.shape(tensor)[1:-1]), tensor.dtype)
+    return total / tf.cast(num_positions(tensor), tensor.dtype)
+
+
+def num_positions(tensor):
+    """Count the positions of `(batch, *positions, kernels)`."""
+    return tf.reduce_prod(tf.shape(tensor)[1:-1])
+
+
+def is_everywhere(weights):
+    """Tell whether weights, `(batch, *ones, kernels)`, are the same at every position."""
+    return weights.shape[1:-1].num_elements() == 1
+
+
+def weighted_sum(activations, weights):
+    """Sum over kernels what activations are at each position times their weight there.
+
+    Args:
+        activations: float32 `(batch, *positions, kernels)`.
+        weights: tensor of the same shape, or `(batch, *ones, kernels)` for all positions alike.
+
+    Returns:
+        float32 `(batch, *positions)`.
+    """
+    if not is_everywhere(weights):
+        return tf.reduce_sum(activations * weights, axis=-1)
+    weights = tf.reshape(weights, (-1, weights.shape[-1]))
+    return einsum("b...k,bk->b...", activations, weights)
 
 
 def einsum(equation, maps, other):

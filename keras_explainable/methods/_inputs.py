@@ -51,6 +51,23 @@ def with_floats(inputs, floats):
     return tf.nest.pack_sequence_as(inputs, flat)
 
 
+def at_once(batch, number, chunk_size):
+    """Tell how many of a number of copies of a batch go through the model at a time.
+
+    Args:
+        batch: number of samples, or `None` where it is unknown.
+        number: number of copies.
+        chunk_size: number of samples that may go through it, but for a single copy.
+
+    Returns:
+        integer, by which copies make chunks of nearly one size.
+    """
+    if batch is None:
+        return 1
+    chunks = -(-number // max(1, chunk_size // batch))
+    return -(-number // chunks)
+
+
 def gradients_by_inputs(model, inputs):
     """Run a model under a tape.
 

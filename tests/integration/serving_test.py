@@ -27,12 +27,14 @@ for folder in sys.argv[1:]:
         x = data["x" + i]
         served = loaded.serve(tf.constant(x, kind.dtype))
         signed = signature(tf.constant(x, kind.dtype))
-        assert sorted(served) == sorted(signed) == ["logits", "maps"]
-        for name in ("logits", "maps"):
+        names = sorted({key[:-1] for key in data} - {"x"})
+        assert sorted(served) == sorted(signed) == names
+        for name in names:
             difference = np.abs(served[name] - data[name + i]).max()
             difference = max(difference, np.abs(signed[name] - data[name + i]).max())
-            print(folder.rsplit("/", 1)[-1], name, i, served[name].shape == data[name + i].shape,
-                  float(difference))
+            alike = served[name].shape == data[name + i].shape
+            alike = alike and served[name].dtype == signed[name].dtype == data[name + i].dtype
+            print(folder.rsplit("/", 1)[-1], name, i, alike, float(difference))
 """
 UNITS = 3
 FIXED = ("mixed", "sequential", "guided")
@@ -64,6 +66,7 @@ EXPLAINED = {
     "argmax": ("minmaxcam", {"resizing": (20, 9)}, "argmax"),
     "guided": ("guided_backprop", {}, None),
     "channels_first_gradients": ("gradients", {}, None),
+    "smooth": (ke.methods.smooth("gradcam", num_samples=2, stddev=0.0), {}, "argmax"),
 }
 MODELS = {
     "plain": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
@@ -78,6 +81,7 @@ MODELS = {
     "channels_first": lambda: zoo.channels_first().model,
     "gradcam": lambda: transferred(layers.Dense(UNITS, activation="relu")),
     "argmax": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
+    "smooth": lambda: transferred(layers.Dense(UNITS, activation="softmax")),
     "guided": sequential,
     "channels_first_gradients": lambda: zoo.channels_first().model,
 }
@@ -106,6 +110,9 @@ def printed(tmp_path_factory):
             data[f"x{i}"] = x
             method, options, y = EXPLAINED.get(name, ("cam", {}, None))
             data[f"logits{i}"], data[f"maps{i}"] = ke.explain(method, model, x, y, **options)
+            if y == "argmax":
+                logits, _ = ke.explain(method, model, x, **options)
+                data[f"units{i}"] = logits.argmax(-1)[:, None].astype("int32")
         target = str(folder / "model")
         if name in EXPLAINED:
             ke.Explainer(method, model, **options).export(target, y)
@@ -128,7 +135,8 @@ def printed(tmp_path_factory):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_served_model_gives_the_same_maps_without_this_package(name, printed):
     rows = [row for row in printed if row[0] == name]
-    assert [row[1:3] for row in rows] == [[k, i] for i in "01" for k in ("logits", "maps")]
+    names = ["logits", "maps"] + (["units"] if EXPLAINED.get(name, [None])[-1] else [])
+    assert [row[1:3] for row in rows] == [[k, i] for i in "01" for k in names]
     assert all(row[3] == "True" for row in rows)
     assert max(float(row[4]) for row in rows) <= 1e-6
 

@@ -94,7 +94,7 @@ def pixels(path):
 def events(directory):
     """Read what TensorBoard shows: {(tag, step): list of PNG files}."""
     found = {}
-    for path in sorted((directory / "explanations").glob("events*")):
+    for path in sorted((directory / "explanations").rglob("events*")):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
@@ -190,7 +190,7 @@ def test_tensorboard_gets_the_pictures_of_the_directory(tmp_path):
         written = directory / f"epoch_{step:03d}" / f"maps_{tag[-1]}.png"
         np.testing.assert_array_equal(tf.io.decode_png(content), pixels(written))
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    reader = accumulator.EventAccumulator(str(logs / "explanations"), {"tensors": 0})
+    reader = accumulator.EventAccumulator(str(logs / "explanations" / "maps"), {"tensors": 0})
     reader.Reload()
     assert [event.step for event in reader.Tensors("maps/1")] == [0, 2]
 
@@ -296,7 +296,7 @@ def test_maps_that_are_no_numbers_have_the_worst_values(tmp_path):
     assert worst.evaluation is None
 
 
-def test_methods_share_a_directory_and_a_run(tmp_path):
+def test_methods_share_a_directory_and_have_runs_of_their_own(tmp_path):
     options = {"log_dir": tmp_path / "logs"}
     callbacks = [explain(tmp_path / "png", method=m, **options) for m in ("cam", "gradients")]
     fit(build(), callbacks, epochs=1)
@@ -304,6 +304,25 @@ def test_methods_share_a_directory_and_a_run(tmp_path):
     assert files(tmp_path / "png") == names
     tags = [(f"{method}/{n}", 0) for method in ("cam", "gradients") for n in range(2)]
     assert sorted(events(tmp_path / "logs")) == tags
+    runs = sorted(path.parent for path in (tmp_path / "logs").rglob("events*"))
+    assert runs == [tmp_path / "logs" / "explanations" / m for m in ("cam", "gradients")]
+
+
+def test_the_loader_of_tensorboard_reads_both_runs_while_they_are_written(tmp_path):
+    multiplexer = pytest.importorskip(
+        "tensorboard.backend.event_processing.plugin_event_multiplexer"
+    ).EventMultiplexer(tensor_size_guidance={"tensors": 0})
+    callbacks = [explain(None, method=m, log_dir=tmp_path) for m in ("cam", "gradients")]
+    shown = []
+
+    def read(*_):
+        multiplexer.AddRunsFromDirectory(str(tmp_path))
+        multiplexer.Reload()
+        pairs = [(f"explanations/{method}", f"{method}/1") for method in ("cam", "gradients")]
+        shown.append([len(multiplexer.Tensors(*pair)) for pair in pairs])
+
+    fit(build(), [*callbacks, keras.callbacks.LambdaCallback(on_epoch_end=read)], epochs=3)
+    assert shown == [[1, 1], [2, 2], [3, 3]]
 
 
 def test_remote_log_dirs_stay_as_they_are(tmp_path, monkeypatch):
@@ -316,7 +335,7 @@ def test_remote_log_dirs_stay_as_they_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.summary, "create_file_writer", note)
     fit(build(), [ke.callbacks.Explain(CHOSEN, 0, log_dir="gs://bucket/run")], epochs=1)
-    assert opened == ["gs://bucket/run/explanations"]
+    assert opened == ["gs://bucket/run/explanations/gradcam"]
 
 
 def test_a_model_that_its_first_batch_builds_is_told_of(tmp_path):
@@ -422,6 +441,23 @@ def test_a_picture_that_cannot_be_written_is_told_and_training_goes_on(tmp_path)
     assert files(directory) == [f"epoch_00{n}/gradcam_{m}.png" for n, m in ((0, 0), (1, 0), (1, 1))]
 
 
+@pytest.mark.parametrize("failing", ["directory", "log_dir"])
+def test_a_place_that_fails_does_not_keep_pictures_from_the_other(tmp_path, monkeypatch, failing):
+    def fail(*_, **__):
+        raise tf.errors.PermissionDeniedError(None, None, "locked")
+
+    broken = (type(tmp_path), "write_bytes") if failing == "directory" else (tf.summary, "write")
+    callback = explain(tmp_path / "png", log_dir=tmp_path / "logs")
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patch.setattr(*broken, fail)
+        fit(build(), [callback], epochs=2)
+    assert len(files(tmp_path / "png")) == (0 if failing == "directory" else 4)
+    assert len(events(tmp_path / "logs")) == (4 if failing == "directory" else 0)
+    told = [str(w.message) for w in caught if "locked" in str(w.message)]
+    assert [f"epoch {n} were not written" in text for n, text in enumerate(told)] == [True] * 2
+
+
 def test_a_folder_that_cannot_be_made_is_told_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     begun = []
@@ -443,6 +479,18 @@ def test_explain_names_bad_arguments(tmp_path, monkeypatch):
         make(tf.data.Dataset.from_tensors(CHOSEN), directory=tmp_path)
     with pytest.raises(ValueError, match=r"`images`.*Received: \(8, 8, 3\)"):
         make(CHOSEN, directory=tmp_path, images=CHOSEN[0])
+    for name in ("directory", "log_dir"):
+        with pytest.raises(TypeError, match=f"`{name}`. Expected a path. Received: 3"):
+            make(CHOSEN, **{name: 3})
+    for tag in ("a/b", "", "/a", "..", "../a"):
+        with pytest.raises(
+            ValueError, match=f"`tag`. Expected .*names of files. Received: '{tag}'"
+        ):
+            make(CHOSEN, directory=tmp_path, tag=tag)
+        if tag != "a/b":
+            with pytest.raises(ValueError, match=f"`tag`. Expected .*a run. Received: '{tag}'"):
+                make(CHOSEN, log_dir=tmp_path, tag=tag)
+    assert make(CHOSEN, log_dir=tmp_path, tag="a/b").tag == "a/b"
     for names in ("abc", {0: "a", 1: "b", 2: "c"}):
         with pytest.raises(TypeError, match="`class_names`. Expected a list"):
             make(CHOSEN, directory=tmp_path, class_names=names)
@@ -601,8 +649,9 @@ def test_a_second_fit_begins_with_values_of_its_own():
 def test_evaluate_is_quick_to_name_bad_arguments():
     with pytest.raises(ValueError, match="gradcamm"):
         evaluate(methods="gradcamm")
-    with pytest.raises(ValueError, match="average_dropp"):
-        evaluate(metrics="average_dropp")
+    for metrics in ("average_dropp", ["sparseness", "average_dropp"], {"d": "average_dropp"}):
+        with pytest.raises(ValueError, match="`metrics`.*Received: 'average_dropp'"):
+            evaluate(metrics=metrics)
     with pytest.raises(ValueError, match="`every`.*Received: 0"):
         evaluate(every=0)
     with pytest.raises(ValueError, match="`masks`"):
@@ -618,6 +667,10 @@ def test_evaluate_tells_before_training_what_does_not_fit_the_model():
     noting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: begun.append(1))
     other = ke.callbacks.Evaluate(IMAGES, LABELS + 1, methods="gradcam", metrics="average_drop")
     with pytest.raises(ValueError, match="`y`"):
+        fit(build(), [other, noting])
+    few = np.eye(UNITS, dtype=bool)
+    other = ke.callbacks.Evaluate(IMAGES, few, methods="gradcam", metrics="average_drop")
+    with pytest.raises(ValueError, match=r"`y`. Expected shape \(24, 3\). Received: .*\(3, 3\)"):
         fit(build(), [other, noting])
     flat = [keras.Input((SIZE, SIZE, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
     model = keras.Sequential(flat)

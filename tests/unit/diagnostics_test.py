@@ -1,6 +1,7 @@
 """Diagnostics of heads, against NumPy and counting by brute force, and their figures."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -155,6 +156,49 @@ def test_heads_on_replicas_are_measured(measure):
     twin.build((None, 5))
     twin.set_weights(head.get_weights())
     np.testing.assert_allclose(measure(model), measure(twin), rtol=1e-6)
+
+
+def with_maps(head):
+    """Return a model whose first output, in the order of names, are maps, and their layer."""
+    inputs = keras.Input((6, 6, 3))
+    layer = ke.layers.ActivationMaps(head)
+    predictions, maps = layer(layers.Conv2D(5, 3, activation="relu")(inputs))
+    return keras.Model(inputs, {"p": predictions, "maps": maps}), layer
+
+
+@every_measure
+@pytest.mark.parametrize("kind", [layers.Dense, ke.layers.KernelUsageDense])
+def test_heads_of_activation_maps_are_measured(measure, kind):
+    head = kind(4, activation="sigmoid")
+    model, layer = with_maps(head)
+    for source in (model, layer, ke.layers.with_activation_maps(classifier(head))):
+        np.testing.assert_array_equal(measure(source), measure(head))
+    with pytest.raises(ValueError, match="`head`.*is built. Received: 'late'"):
+        measure(ke.layers.ActivationMaps(layers.Dense(4, name="late")))
+
+
+def test_of_several_outputs_the_first_head_is_measured():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, activation="relu")(inputs)
+    pooled = layers.GlobalAveragePooling2D()(x)
+    one, other = layers.Dense(4), layers.Dense(2)
+    model = keras.Model(inputs, [layers.Flatten()(x), one(pooled), other(pooled)])
+    found = ke.diagnostics.class_correlations(model)
+    np.testing.assert_array_equal(found, ke.diagnostics.class_correlations(one))
+    flat = layers.Flatten()(x)
+    model = keras.Model(inputs, [layers.Dense(4)(flat), layers.Dense(2)(flat)])
+    with pytest.raises(ValueError, match="`head`.*linear layer away.*`model.get_layer"):
+        ke.diagnostics.class_correlations(model)
+
+
+def test_no_choice_is_recommended_that_there_is_not():
+    model = classifier(layers.Dense(4))
+    model = keras.Model(model.inputs, layers.Lambda(lambda x: x + 0)(model.output))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="`head`.*Lambda.*`model.get_layer"):
+            ke.diagnostics.kernel_usage(model)
+    assert not [w for w in caught if "output=" in str(w.message)]
 
 
 @every_measure

@@ -25,6 +25,28 @@ def oracle(kernel, alpha=None, temperature=1.0, absolute=False):
     return alpha * np.stack(used).reshape(kernel.shape)
 
 
+def oracle_gradient(kernel, upstream, alpha=None, temperature=1.0, absolute=False):
+    """Return the derivative by the kernel, entry by entry, of that by the effective kernel.
+
+    With shares s, the effective weight of unit n has the derivative by the weight of unit u
+    α ([u = n] s_n + w_n s_n ([u = n] − s_u) c_u / τ), where c is the sign of weights whose
+    magnitudes are compared, and 1 otherwise.
+    """
+    alpha = kernel.shape[-1] if alpha is None else alpha
+    rows = kernel.reshape(-1, kernel.shape[-1]).astype("float64")
+    found = np.zeros_like(rows)
+    for k, (row, above) in enumerate(zip(rows, upstream.reshape(rows.shape), strict=True)):
+        compared = np.abs(row) if absolute else row
+        shares = np.exp((compared - compared.max()) / temperature)
+        shares /= shares.sum()
+        signs = np.sign(row) if absolute else np.ones_like(row)
+        for u in range(len(row)):
+            for n in range(len(row)):
+                factor = row[n] * shares[n] * ((u == n) - shares[u]) * signs[u] / temperature
+                found[k, u] += above[n] * alpha * ((u == n) * shares[n] + factor)
+    return found.reshape(kernel.shape)
+
+
 def dense(**options):
     layer = ke.layers.KernelUsageDense(UNITS, **options)
     layer.build((None, 6))
@@ -72,15 +94,33 @@ def test_gradients_go_through_both_factors(options):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(layer(x)))
     found = tape.gradient(loss, layer.trainable_variables[0]).numpy()
-    kernel, step = layer.get_weights()[0].astype("float64"), 1e-5
-    for place in ((0, 0), (2, 1), (5, 3)):
-        ends = []
-        for sign in (1, -1):
-            moved = kernel.copy()
-            moved[place] += sign * step
-            ends.append(np.square(x @ oracle(moved, **options)).sum())
-        expected = (ends[0] - ends[1]) / (2 * step)
-        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-4)
+    kernel = layer.get_weights()[0]
+    used = oracle(kernel, **options)
+    np.testing.assert_allclose(loss, np.square(x @ used).sum(), rtol=1e-5)
+    expected = oracle_gradient(kernel, 2 * x.T @ (x @ used), **options)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_gradients_of_a_convolution_go_through_both_factors(options):
+    layer = ke.layers.KernelUsageConv2D(UNITS, 3, groups=2, use_bias=False, **options)
+    x = np.random.default_rng(1).normal(size=(2, 3, 3, 6)).astype("float32")
+    layer.build(x.shape)
+    layer.set_weights([np.random.default_rng(2).normal(size=layer.kernel.shape)])
+    weights = np.random.default_rng(3).normal(size=(2, UNITS))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x)[:, 0, 0] * weights.astype("float32"))
+    found = tape.gradient(loss, layer.trainable_variables[0]).numpy()
+    expected = []
+    for group in range(2):
+        channels, units = slice(3 * group, 3 * group + 3), slice(2 * group, 2 * group + 2)
+        upstream = np.einsum("bhwk,bu->hwku", x[..., channels].astype("float64"), weights[:, units])
+        kernel = layer.get_weights()[0][..., units]
+        expected.append(oracle_gradient(kernel, upstream, **options))
+    expected = np.concatenate(expected, -1)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
 
 
 def test_the_default_keeps_the_scale_of_a_new_kernel():
@@ -254,6 +294,15 @@ def test_a_trained_layer_is_converted_on_request():
         ke.layers.KernelUsageDense.from_trained(convolution)
     with pytest.raises(ValueError, match="`layer`. Expected a layer that is built"):
         ke.layers.KernelUsageDense.from_trained(layers.Dense(2))
+
+
+def test_a_quantized_layer_is_not_converted():
+    plain = layers.Dense(UNITS)
+    plain.build((None, 6))
+    plain.quantize("int8")
+    message = "^Invalid value for argument `layer`. Expected a policy without quantization.*int8"
+    with pytest.raises(ValueError, match=message):
+        ke.layers.KernelUsageDense.from_trained(plain)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,55 @@ def test_it_is_the_mean_over_the_positions_that_count(smoothing, from_logits):
     assert (np.asarray(each)[LABELS == 255] == 0).all()
 
 
+@pytest.mark.parametrize("ignored", [0, 2])
+def test_a_class_can_be_ignored(ignored):
+    labels = np.where(LABELS == 255, 2, LABELS)
+    counted = np.where(labels == ignored, 255, labels)
+    total, count = oracle(counted, LOGITS, 0.1)
+    assert 0 < count < labels.size
+    loss = ke.losses.IgnoreLabelCrossentropy(ignored, 0.1, from_logits=True)
+    np.testing.assert_allclose(loss(labels, LOGITS), total / count, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_more_positions_than_half_precision_counts(dtype):
+    logits = np.repeat(LOGITS[:1], 20000, 1)  # 80,000 of them, and a sum beyond its range.
+    labels = np.repeat(LABELS[:1], 20000, 1)
+    total, count = oracle(LABELS[:1], LOGITS[:1])
+    loss = ke.losses.IgnoreLabelCrossentropy(from_logits=True, dtype=dtype)
+    found = loss(labels, logits)
+    assert found.dtype == dtype
+    tolerance = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-12}[dtype]
+    logits = logits.astype("float64")
+    np.testing.assert_allclose(np.float64(found), total / count, rtol=tolerance)
+    each = ke.losses.IgnoreLabelCrossentropy(from_logits=True, dtype=dtype, reduction="none")
+    assert each(labels, logits).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((2, 2, 3), True), ((2, 2, 2, 3), True), ((2, 4), False), ((1, 2, 2), False), ((2,), False)],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_labels_that_do_not_fit_are_refused(shape, hint, compiled):
+    loss = ke.losses.IgnoreLabelCrossentropy(from_logits=True)
+    run = tf.function(loss) if compiled else loss
+    message = r"`y_true`.*predictions \(2, 2, 2, 3\). Received: shape "
+    with pytest.raises(ValueError, match=message) as error:
+        run(np.zeros(shape), LOGITS)
+    assert str(shape) in str(error.value)
+    assert ("one-hot" in str(error.value)) == hint
+
+
+def test_labels_of_unknown_sizes_are_taken_to_fit():
+    loss = ke.losses.IgnoreLabelCrossentropy(from_logits=True)
+    for rest in ((), (None,), (1,)):
+        labels = LABELS.reshape(LABELS.shape + (1,) * len(rest))
+        kinds = [tf.TensorSpec((None, None, 2, *rest)), tf.TensorSpec((None, 2, None, 3))]
+        run = tf.function(loss, input_signature=kinds)
+        np.testing.assert_allclose(run(labels, LOGITS), loss(LABELS, LOGITS), rtol=1e-6)
+
+
 def test_without_smoothing_it_is_that_of_keras():
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
     loss = ke.losses.IgnoreLabelCrossentropy(from_logits=True)
@@ -232,6 +281,20 @@ def test_the_share_does_not_depend_on_the_scale(scale):
     assert np.isfinite(tape.gradient(losses, maps)).all()
 
 
+def test_the_share_of_a_sample_does_not_depend_on_the_scale_of_others():
+    scales = np.array([1e-30, 1.0, 1e30])
+    for per_unit in (False, True):
+        loss = ke.losses.EnergyOutside(relative=True, per_unit=per_unit, reduction="none")
+        share = energy_outside(MASKS, MAPS, relative=True, per_unit=per_unit)
+        maps = tf.Variable((MAPS * scales[:, None, None, None]).astype("float32"))
+        with tf.GradientTape() as tape:
+            losses = loss(MASKS, maps)
+        np.testing.assert_allclose(losses, share, rtol=1e-5)
+        assert np.isfinite(tape.gradient(losses, maps)).all()
+    scaled = (MAPS[:1] * [1e-30, 1e30]).astype("float32")
+    np.testing.assert_allclose(loss(MASKS[:1], scaled), share[:1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", [0.0, -1e-45, 1e-45])
 def test_maps_without_energy_have_no_loss_and_finite_gradients(form, value):
@@ -254,7 +317,7 @@ def test_energy_outside_is_serialized():
     np.testing.assert_allclose(again(MASKS, MAPS), loss(MASKS, MAPS))
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 5, 3), (3, 5), (3, 8, 10, 2)])
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 5, 3), (3, 5), (3, 8, 10, 2), (1, 4, 5)])
 def test_masks_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match=r"`y_true`.*maps \(3, 4, 5, 2\).*`resizing=`") as error:
         ke.losses.EnergyOutside()(np.ones(shape), MAPS)

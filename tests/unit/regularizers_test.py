@@ -24,6 +24,26 @@ def oracle(kernel, l, temperature=0.1, absolute=False, form="unused"):  # noqa: 
     return l * np.square(rows * (1 - shares)).sum()
 
 
+def oracle_gradient(kernel, l, temperature=0.1, absolute=False, form="unused"):  # noqa: E741
+    """Differentiate the penalty, entry by entry, through the shares and beside them."""
+    rows = kernel.reshape(-1, kernel.shape[-1]).astype("float64")
+    by_magnitude = absolute or form == "entropy"
+    found = np.zeros_like(rows)
+    for k, row in enumerate(rows):
+        shares = softmax((np.abs(row) if by_magnitude else row) / temperature)
+        signs = np.sign(row) if by_magnitude else np.ones_like(row)
+        if form == "entropy":
+            entropy = -(shares * np.log(shares)).sum()
+            found[k] = -l * signs * shares * (np.log(shares) + entropy) / temperature
+            continue
+        for u in range(len(row)):
+            for n in range(len(row)):
+                share = shares[n] * ((u == n) - shares[u]) * signs[u] / temperature
+                unused = (u == n) * (1 - shares[n]) - row[n] * share
+                found[k, u] += 2 * l * row[n] * (1 - shares[n]) * unused
+    return found.reshape(kernel.shape)
+
+
 OPTIONS = [
     {"l": 0.5},
     {"l": 2.0, "temperature": 1.0},
@@ -41,15 +61,44 @@ def test_values_and_gradients_are_those_of_the_equation(options, shape):
     with tf.GradientTape() as tape:
         value = penalty(variable)
     np.testing.assert_allclose(value, oracle(kernel, **options), rtol=1e-5)
-    found = np.asarray(tape.gradient(value, variable)).ravel()
-    for place in (0, 7, 23):
-        ends = []
-        for sign in (1, -1):
-            moved = kernel.ravel().copy()
-            moved[place] += sign * 1e-6
-            ends.append(oracle(moved.reshape(shape), **options))
-        expected = (ends[0] - ends[1]) / 2e-6
-        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
+    found = np.asarray(tape.gradient(value, variable))
+    expected = oracle_gradient(variable.numpy(), **options)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_strong_weights_that_are_not_the_largest_are_penalized_in_full():
+    # What the documentation says of limits.
+    penalty = ke.regularizers.KernelUsage(1.0)
+    assert float(penalty(np.array([[-3.0, 1.0]], "float32"))) == pytest.approx(9)
+    assert float(penalty(np.array([[2.0, 2.0]], "float32"))) == pytest.approx(1 + 1)
+    by_magnitude = ke.regularizers.KernelUsage(1.0, absolute=True)
+    assert float(by_magnitude(np.array([[-3.0, 1.0]], "float32"))) == pytest.approx(1)
+
+
+def test_equal_magnitudes_have_the_largest_entropy_and_no_gradient():
+    penalty = ke.regularizers.KernelUsage(1.0, 0.5, form="entropy")
+    kernel = tf.Variable([[0.3, -0.3, 0.3, -0.3]])
+    with tf.GradientTape() as tape:
+        value = penalty(kernel)
+    assert float(value) == pytest.approx(np.log(4))
+    np.testing.assert_allclose(tape.gradient(value, kernel), np.zeros((1, 4)), atol=1e-7)
+    grown = [float(penalty(factor * KERNEL.astype("float32"))) for factor in (1, 2, 4)]
+    assert grown == sorted(grown, reverse=True)
+
+
+def test_gradients_of_units_with_much_in_common_are_those_of_the_equation():
+    variable = tf.Variable(KERNEL.reshape(1, 2, 3, 4), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        value = ke.regularizers.Orthogonal(3.0)(variable)
+    rows = variable.numpy().reshape(6, 4).astype("float64")
+    expected = 4 * 3 / 16 * rows @ (rows.T @ rows - np.eye(4))
+    found = np.asarray(tape.gradient(value, variable)).reshape(6, 4)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_more_units_than_kernels_are_never_orthogonal():
+    wide = np.linalg.qr(KERNEL)[0].T.astype("float32")
+    assert float(ke.regularizers.Orthogonal(1.0)(wide)) == pytest.approx(2 / 36)
 
 
 def test_rows_with_one_winner_cost_nothing():

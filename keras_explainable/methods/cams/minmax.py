@@ -10,15 +10,14 @@ from keras_explainable._checks import one_of
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import head_kernel
 from keras_explainable.inspection import unit_indices
-from keras_explainable.methods._activations import differentiable_outputs
+from keras_explainable.methods._activations import Differentiable
 from keras_explainable.methods._activations import einsum
 from keras_explainable.methods._activations import explain_fused
 from keras_explainable.methods._activations import explain_layers
-from keras_explainable.methods._activations import gradients_by_layers
 from keras_explainable.methods._activations import mean_over_positions
 from keras_explainable.methods._activations import pooled_outputs
 from keras_explainable.methods._registry import explaining_method
-from keras_explainable.methods._units import explain_each
+from keras_explainable.methods._units import explain_columns
 
 
 @explaining_method(
@@ -175,9 +174,9 @@ def d_minmaxcam(
     present = tf.einsum("bu,ku->bk", detected, kernel)
     background = -tf.nn.relu(-present) / tf.maximum(tf.reduce_sum(detected, 1, keepdims=True), 1.0)
 
-    def explain(unit):
-        own = tf.reduce_sum(unit * detected, axis=1, keepdims=True)
-        weights = tf.einsum("bu,ku->bk", unit, kernel)
+    def explain(column):
+        own = tf.gather(detected, column[:, None], axis=1, batch_dims=1)
+        weights = tf.gather(tf.transpose(kernel), column)
         negative = tf.nn.relu(present - own * weights) / _num_others(detected, own, strict)
         weights = (
             lambda_positive * tf.nn.relu(weights)
@@ -186,7 +185,8 @@ def d_minmaxcam(
         )
         return einsum("b...k,bk->b...", activations, weights)
 
-    return gather_units(logits, indices), explain_each(explain, logits, indices)
+    maps = explain_columns(explain, logits, indices, held=kernel.shape[0])
+    return gather_units(logits, indices), maps
 
 
 @explaining_method(
@@ -338,17 +338,18 @@ def d_minmax_gradcam(
         lambda_negative=lambda_negative,
         lambda_background=lambda_background,
     )
-    tape, logits, layers = differentiable_outputs(model, inputs, fusion)
+    outputs = Differentiable(model, inputs, fusion)
+    logits = outputs.logits
     detected = _detected(model, logits, detections, others, threshold, activation)
-    present = gradients_by_layers(tape, logits, layers, detected)
+    present = outputs.gradients(detected)
     num_detected = tf.maximum(tf.reduce_sum(detected, axis=1), 1.0)
 
-    def explain(unit):
-        own = tf.reduce_sum(unit * detected, axis=1, keepdims=True)
+    def explain(column):
+        own = tf.gather(detected, column[:, None], axis=1, batch_dims=1)
         num_others = _num_others(detected, own, strict)[:, 0]
         maps = []
-        for layer, signal, total in zip(
-            layers, gradients_by_layers(tape, logits, layers, unit), present, strict=True
+        for activations, signal, total in zip(
+            outputs.activations, outputs.unit_gradients(column), present, strict=True
         ):
             negative = tf.nn.relu(total - _over_positions(own, signal) * signal)
             weights = (
@@ -358,10 +359,10 @@ def d_minmax_gradcam(
                 * mean_over_positions(tf.nn.relu(-total))
                 / num_detected[:, None]
             )
-            maps.append(einsum("b...k,bk->b...", tf.cast(layer, tf.float32), weights))
+            maps.append(einsum("b...k,bk->b...", activations, weights))
         return maps
 
-    maps = explain_fused(explain, logits, indices, model, inputs, fusion)
+    maps = explain_fused(explain, logits, indices, model, inputs, fusion, held=outputs.held)
     return gather_units(logits, indices), maps
 
 

@@ -6,7 +6,10 @@ from keras_explainable import _axes
 from keras_explainable import inspection
 from keras_explainable.methods._activations import einsum
 from keras_explainable.methods._activations import explain_layers
+from keras_explainable.methods._activations import is_everywhere
 from keras_explainable.methods._activations import mean_over_positions
+from keras_explainable.methods._activations import num_positions
+from keras_explainable.methods._activations import weighted_sum
 from keras_explainable.methods._registry import explaining_method
 
 
@@ -23,7 +26,8 @@ def gradcam(model, inputs, indices=None, *, fusion="mean"):
 
     On a head that is one global average pooling and one linear layer, it is `cam` divided by the
     number of positions. Cost: one forward pass, and a backward pass from the logits to the
-    activations per explained unit, or per position where those are fewer.
+    activations per explained unit, or per position where those are fewer; with such a head, whose
+    kernel is the gradient, a product with its kernel.
 
     Args:
         model: model that returns `[logits, *activations]`, see `inspection.expose`.
@@ -96,11 +100,7 @@ def hirescam(model, inputs, indices=None, *, fusion="mean"):
         >>> maps.shape
         (1, 64, 64, 1)
     """
-
-    def explain(activations, gradient):
-        return tf.reduce_sum(activations * gradient, axis=-1)
-
-    return explain_layers(model, inputs, indices, explain, fusion=fusion, linear=True)
+    return explain_layers(model, inputs, indices, weighted_sum, fusion=fusion, linear=True)
 
 
 @explaining_method(
@@ -143,7 +143,11 @@ def gradcam_elementwise(model, inputs, indices=None, *, fusion="mean"):
     """
 
     def explain(activations, gradient):
-        return tf.reduce_sum(tf.nn.relu(activations * gradient), axis=-1)
+        if not is_everywhere(gradient):
+            return tf.reduce_sum(tf.nn.relu(activations * gradient), axis=-1)
+        # A product is positive where both factors are, or neither.
+        positive = weighted_sum(tf.nn.relu(activations), tf.nn.relu(gradient))
+        return positive + weighted_sum(tf.nn.relu(-activations), tf.nn.relu(-gradient))
 
     return explain_layers(model, inputs, indices, explain, fusion=fusion)
 
@@ -189,8 +193,12 @@ def xgradcam(model, inputs, indices=None, *, fusion="mean"):
 
     def explain(activations, gradient):
         positions = _axes.spatial(activations.shape.rank)
-        products = tf.reduce_sum(activations * gradient, positions)
-        weights = tf.math.divide_no_nan(products, tf.reduce_sum(activations, positions))
+        total = tf.reduce_sum(activations, positions)
+        if is_everywhere(gradient):
+            products = total * tf.reshape(gradient, (-1, gradient.shape[-1]))
+        else:
+            products = tf.reduce_sum(activations * gradient, positions)
+        weights = tf.math.divide_no_nan(products, total)
         return einsum("b...k,bk->b...", activations, weights)
 
     return explain_layers(model, inputs, indices, explain, fusion=fusion, linear=True)
@@ -235,7 +243,7 @@ def layercam(model, inputs, indices=None, *, fusion="mean"):
     """
 
     def explain(activations, gradient):
-        return tf.reduce_sum(activations * tf.nn.relu(gradient), axis=-1)
+        return weighted_sum(activations, tf.nn.relu(gradient))
 
     return explain_layers(model, inputs, indices, explain, fusion=fusion)
 
@@ -290,9 +298,11 @@ def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mea
         positive = tf.nn.relu(gradient)
         # Reduced by the squared gradient, which may underflow.
         alpha = tf.math.divide_no_nan(tf.sign(positive), 2.0 + positive * total)
-        weights = tf.reduce_sum(alpha * positive, positions)
+        weights = mean_over_positions(alpha * positive)
         if normalize_alpha:
-            weights = tf.math.divide_no_nan(weights, tf.reduce_sum(alpha, positions))
+            weights = tf.math.divide_no_nan(weights, mean_over_positions(alpha))
+        else:
+            weights *= tf.cast(num_positions(activations), tf.float32)
         return einsum("b...k,bk->b...", activations, weights)
 
     return explain_layers(model, inputs, indices, explain, fusion=fusion)
@@ -338,8 +348,4 @@ def zoomcam(model, inputs, indices=None, *, fusion="max"):
         >>> maps.shape
         (1, 64, 64, 1)
     """
-
-    def explain(activations, gradient):
-        return tf.reduce_sum(activations * gradient, axis=-1)
-
-    return explain_layers(model, inputs, indices, explain, fusion=fusion, always_fuse=True)
+    return explain_layers(model, inputs, indices, weighted_sum, fusion=fusion, always_fuse=True)

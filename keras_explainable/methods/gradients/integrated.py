@@ -10,6 +10,7 @@ from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
+from keras_explainable.methods._inputs import at_once
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._inputs import float_inputs
 from keras_explainable.methods._inputs import gradients_by_inputs
@@ -117,6 +118,7 @@ def integrated_gradients(
         ((1, 64, 64, 1), (1, 1))
     """
     check_reduction(reduction)
+    positive_integer("chunk_size", chunk_size)
     nodes, weights = quadrature(rule, num_steps)
     num_steps = len(nodes)
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
@@ -127,7 +129,7 @@ def integrated_gradients(
     indices = unit_indices(logits, indices)
 
     paths = [end - start for start, end in zip(starts, ends, strict=True)]
-    steps = _steps_at_once(ends[0].shape[0], num_steps, chunk_size)
+    steps = at_once(ends[0].shape[0], num_steps, chunk_size)
     # The last chunk is filled up with steps that count for nothing.
     missing = -num_steps % steps
     nodes = tf.constant(np.pad(nodes, (0, missing)).reshape(-1, steps), tf.float32)
@@ -206,12 +208,6 @@ def _baseline(given, end, one_for_all):
 def _broadcasts(small, large):
     pairs = zip(reversed(tuple(small)), reversed(tuple(large)), strict=False)
     return len(small) <= len(large) and all(a in (1, b) or None in (a, b) for a, b in pairs)
-
-
-def _steps_at_once(batch, num_steps, chunk_size):
-    """Return how many steps of a batch fill a chunk."""
-    chunk_size = positive_integer("chunk_size", chunk_size)
-    return 1 if batch is None else min(num_steps, max(1, chunk_size // batch))
 
 
 def _outer(values, tensor):

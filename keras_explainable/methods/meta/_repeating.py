@@ -57,6 +57,19 @@ def add_noise(inputs, stddev, relative, seed, repetition):
     return tf.nest.pack_sequence_as(inputs, noisy)
 
 
+def repeated(structure, count):
+    """Repeat tensors `(batch, ...)` a number of times, one batch after the other."""
+    return tf.nest.map_structure(
+        lambda t: None if t is None else tf.concat([tf.convert_to_tensor(t)] * count, 0), structure
+    )
+
+
+def unfolded(tensor, count):
+    """Return `(count, batch, ...)` of what was explained of a batch repeated so many times."""
+    sizes = _axes.sizes(tensor)
+    return tf.reshape(tensor, (count, sizes[0] // count, *sizes[1:]))
+
+
 def check_noise(num_samples, stddev, seed):
     """Refuse options of noise that make no sense."""
     positive_integer("num_samples", num_samples)

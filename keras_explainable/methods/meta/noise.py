@@ -3,17 +3,24 @@
 import tensorflow as tf
 
 from keras_explainable._checks import one_of
+from keras_explainable._checks import positive_integer
+from keras_explainable.methods._inputs import at_once
 from keras_explainable.methods._registry import meta_method
+from keras_explainable.methods._registry import registration
 from keras_explainable.methods.meta._repeating import add_noise
 from keras_explainable.methods.meta._repeating import check_noise
 from keras_explainable.methods.meta._repeating import explained_units
 from keras_explainable.methods.meta._repeating import own_seed
+from keras_explainable.methods.meta._repeating import repeated
+from keras_explainable.methods.meta._repeating import unfolded
 
 STATISTICS = ("mean", "mean_square", "variance")
 
 
 @meta_method()
-def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mean", seed=0):
+def smooth(
+    method, *, num_samples=25, stddev=0.15, relative=True, statistic="mean", seed=0, chunk_size=16
+):
     r"""Explain noisy copies of the inputs, and average: SmoothGrad, for any method.
 
     .. math:: M = \frac{1}{N} \sum_{r=1}^N m(x + \epsilon_r), \quad
@@ -22,7 +29,7 @@ def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mea
     with :math:`m` the map of the method. The same noise is added to all samples, up to its scale,
     so that a map doesn't depend on what else is in the batch. The units that "argmax" stands for
     are those of the inputs without noise, and so are the logits. Cost: one forward pass, and N
-    times that of the method; memory: that of the method and one or two maps.
+    times that of the method; memory: that of the method for a chunk, and one or two maps.
 
     Args:
         method: name of a method, or a function `(model, inputs, indices, ...) -> (logits, maps)`,
@@ -34,6 +41,9 @@ def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mea
         statistic: "mean" (SmoothGrad), "mean_square" (of the maps, SmoothGrad-Squared) or
             "variance" (VarGrad).
         seed: integer; the same seed gives the same maps. Defaults to 0.
+        chunk_size: number of samples that are explained at a time, noisy copies of the same sample
+            counted apart, but at least one copy of the batch. It changes time and memory, not the
+            result. Defaults to 16.
 
     Returns:
         a method with the options of the one given.
@@ -59,36 +69,48 @@ def smooth(method, *, num_samples=25, stddev=0.15, relative=True, statistic="mea
         (1, 64, 64, 1)
     """
     check_noise(num_samples, stddev, seed)
+    positive_integer("chunk_size", chunk_size)
     one_of("statistic", statistic, STATISTICS)
     seed = own_seed(method, seed)
 
     def explain(model, inputs, indices=None, **options):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         logits, indices = explained_units(model, inputs, indices)
+        by_sample = [n for n in registration(method).sample_options if options.get(n) is not None]
+        size = at_once(tf.nest.flatten(inputs)[0].shape[0], num_samples, chunk_size)
+        remainder = num_samples % size or size
 
-        def explain_noisy(repetition):
-            noisy = add_noise(inputs, stddev, relative, seed, repetition)
-            return method(model, noisy, indices, **options)[1]
-
-        def update(repetition, means, squares):
-            maps = explain_noisy(repetition)
-            count = tf.cast(repetition + 1, tf.float32)
+        def explain_noisy(first, count):
+            draws = [add_noise(inputs, stddev, relative, seed, first + i) for i in range(count)]
+            noisy = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *draws)
+            units, rows = repeated((indices, {n: options[n] for n in by_sample}), count)
+            maps = method(model, noisy, units, **(options | rows))[1]
+            maps = tf.nest.map_structure(lambda m: unfolded(m, count), maps)
             if statistic == "mean_square":
                 maps = tf.nest.map_structure(tf.square, maps)
-            steps = tf.nest.map_structure(lambda m, mean: (m - mean) / count, maps, means)
-            new = tf.nest.map_structure(tf.add, means, steps)
-            # Welford's sum of squared deviations, which doesn't cancel.
+            means = tf.nest.map_structure(lambda m: tf.reduce_mean(m, 0), maps)
             squares = tf.nest.map_structure(
-                lambda s, m, a, b: s + (m - a) * (m - b), squares, maps, means, new
+                lambda m, mean: tf.reduce_sum(tf.square(m - mean), 0), maps, means
             )
-            return repetition + 1, new, squares
+            return means, squares
 
-        first = explain_noisy(0)
-        if statistic == "mean_square":
-            first = tf.nest.map_structure(tf.square, first)
-        state = (1, first, tf.nest.map_structure(tf.zeros_like, first))
+        def update(done, means, squares):
+            found, deviations = explain_noisy(done, size)
+            share = tf.cast(size / (done + size), tf.float32)
+            steps = tf.nest.map_structure(tf.subtract, found, means)
+            # Squared deviations of parts are merged, which doesn't cancel.
+            squares = tf.nest.map_structure(
+                lambda s, d, step: s + d + tf.square(step) * tf.cast(done, tf.float32) * share,
+                *(squares, deviations, steps),
+            )
+            means = tf.nest.map_structure(lambda mean, step: mean + step * share, means, steps)
+            return done + size, means, squares
+
         _, means, squares = tf.while_loop(
-            lambda repetition, *_: repetition < num_samples, update, state, parallel_iterations=1
+            lambda done, *_: done < num_samples,
+            update,
+            (remainder, *explain_noisy(0, remainder)),
+            parallel_iterations=1,
         )
         if statistic == "variance":
             return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)

@@ -35,9 +35,9 @@ def aupc(
 
     by Simpson's rule, with :math:`\ell(0)` the logit of the unit and :math:`\ell(j)` its mean over
     perturbed copies of the j-th region, on top of the regions before, which keep the noise of the
-    copy whose logit is closest to the median. Regions are windows that don't overlap, with the
-    greatest mean size of the map. They are n or, where no more fit, fewer. The noise is the same
-    for all samples. A value is undefined where the logit is 0.
+    copy whose logit is the median, the lower of two. Regions are windows that don't overlap, with
+    the greatest mean size of the map. They are n or, where no more fit, fewer. The noise is the
+    same for all samples. A value is undefined where the logit is 0.
 
     Args:
         inputs: `ExplainedInputs`.
@@ -113,10 +113,9 @@ class _Walk:
         def step(i, image, relevance, scores, count):
             chosen, relevance, region = self.next_region(relevance)
             found = self.scored(pairs, i, image, region)
-            ordered = tf.sort(found, axis=1)
-            middle = (self.num_copies - 1) // 2, self.num_copies // 2
-            median = (ordered[:, middle[0]] + ordered[:, middle[1]]) / 2
-            nearest = tf.argmin(tf.abs(found - median[:, None]), axis=1, output_type=tf.int32)
+            ordered = tf.argsort(found, axis=1, stable=True)
+            # Of an even number, two are equally close to the median, but for rounding.
+            nearest = ordered[:, (self.num_copies - 1) // 2]
             image = self.perturbed(pairs, image, region, i * self.num_copies + nearest)
             scores += tf.reduce_mean(found, axis=1)[:, None] * tf.one_hot(i, num_regions)
             return i + 1, image, relevance, scores, count + tf.cast(chosen, tf.float32)

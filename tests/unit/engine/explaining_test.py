@@ -122,6 +122,16 @@ def test_a_last_batch_of_another_size_does_not_retrace():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("source", ["array", "dataset", "pydataset"])
+def test_after_warming_up_nothing_is_traced(source):
+    traced, traces = _traced("cam")
+    x, y, options = _sources(_images(4), np.zeros(4, int), 2)[source]
+    explainer = ke.Explainer(traced, _model()).warm_up(x, y, **options)
+    assert len(traces) == 1
+    explainer.explain(x, y, **options)
+    assert len(traces) == 1
+
+
 def test_many_explainers_are_not_taken_for_retracing(caplog):
     for _ in range(7):
         ke.gradcam(_model(), zoo.IMAGES)

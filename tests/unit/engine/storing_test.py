@@ -1,10 +1,14 @@
 """Stores hold what `ke.explain` returns, whatever interrupted their writing."""
 
 import errno
+import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import h5py
 import keras
@@ -118,6 +122,129 @@ def test_files_follow_each_other_in_a_store(model, tmp_path):
         ke.Store([*paths, other])
 
 
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "dataset of unknown length", "PyDataset"])
+def test_shards_are_read_in_the_order_of_the_data(model, path, kind, count):
+    x, options = source(kind)
+    logits, maps = ke.gradcam(model, x, verbose=0, **options)
+    for index in reversed(range(count)):
+        store = ke.gradcam(model, x, path=path, shard=(index, count), verbose=0, **options)
+        rows = [row for row in range(11) if row // 3 % count == index]
+        equal(store.numpy(), (logits[rows], maps[rows]))
+    assert not path.exists()
+    store = ke.Store(path)
+    names = [f"maps-{index:05d}-of-{count:05d}.h5" for index in range(count)]
+    assert [p.name for p in store.paths] == sorted(p.name for p in path.parent.iterdir()) == names
+    equal(store.numpy(), (logits, maps))
+    equal(store.logits, logits)
+    for rows in (4, -1, slice(2, 9, 3), [4, 0, 4, 10], np.arange(11) > 6):
+        equal(store[rows], (logits[rows], maps[rows]))
+    equal(next(store.dataset(4).unbatch().batch(11).as_numpy_iterator()), (logits, maps))
+
+
+def test_shards_explain_their_batches_of_the_first_steps(model, path):
+    logits, maps = ke.gradcam(model, IMAGES, steps=3, **QUIET)
+    for index in range(2):
+        ke.gradcam(model, IMAGES, steps=3, path=path, shard=(np.int64(index), 2), **QUIET)
+    equal(ke.Store(path).numpy(), (logits, maps))
+
+
+def test_shards_load_no_batches_of_others(model, path):
+    class Counted(Batches):
+        def __getitem__(self, index):
+            loaded.append(index)
+            return super().__getitem__(index)
+
+    loaded = []
+    ke.gradcam(model, Counted(workers=1), path=path, shard=(1, 2), verbose=0)
+    # The first one tells the data from others.
+    assert sorted(loaded) == [0, 1, 3]
+
+
+def test_shards_of_zarr_and_smaller_types_are_read(model, tmp_path):
+    pytest.importorskip("zarr")
+    path = tmp_path / "maps.zarr"
+    expected = ke.gradcam(model, IMAGES, path=tmp_path / "whole.h5", dtype="uint8", **QUIET)
+    for index in range(3):
+        ke.gradcam(model, IMAGES, path=path, shard=(index, 3), dtype="uint8", **QUIET)
+    equal(ke.Store(path).numpy(), expected.numpy())
+
+
+def test_numbers_of_batches_are_read_as_they_are():
+    # Beyond the integers that float32 holds.
+    numbers = np.array([2**24, 2**24 + 1])
+    equal(storing._decoded("batches", {"batches": numbers}), numbers)
+
+
+def test_an_interrupted_shard_goes_on(model, path, monkeypatch):
+    monkeypatch.setattr(storing, "_PART_SECONDS", 0.0)
+    run, runs = ke.Explainer._run, []
+
+    def interrupted(self, batch):
+        runs.append(batch)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return run(self, batch)
+
+    monkeypatch.setattr(ke.Explainer, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ke.gradcam(model, IMAGES, path=path, shard=(0, 2), **QUIET)
+    for index in range(2):
+        ke.gradcam(model, IMAGES, path=path, shard=(index, 2), **QUIET)
+    assert len(runs) == 5
+    equal(ke.Store(path).numpy(), ke.gradcam(model, IMAGES, **QUIET))
+
+
+def test_missing_shards_are_named(model, path):
+    for index in (0, 2):
+        ke.gradcam(model, IMAGES, path=path, shard=(index, 4), **QUIET)
+    names = r"maps-00001-of-00004\.h5, maps-00003-of-00004\.h5. The call with `shard=\(1, 4\)`"
+    with pytest.raises(ValueError, match=f"`path`. Expected all 4 shards of .*but {names}"):
+        ke.Store(path)
+
+
+def test_shards_that_do_not_go_together_are_refused(model, path):
+    ke.gradcam(model, IMAGES, path=path, shard=(0, 2), **QUIET)
+    ke.gradcam(model, IMAGES + 1, path=path, shard=(1, 2), **QUIET)
+    with pytest.raises(ValueError, match="one explanation.*00001-of-00002.*another data, shard"):
+        ke.Store(path)
+    ke.gradcam(model, IMAGES, path=path, shard=(1, 3), **QUIET)
+    with pytest.raises(ValueError, match=r"shards of one number. Received: shards of \[2, 3\]"):
+        ke.Store(path)
+
+
+def test_shards_that_were_stopped_early_are_refused(model, path):
+    stop = keras.callbacks.LambdaCallback()
+    stop.on_predict_batch_end = lambda *_, **__: setattr(stop.model, "stop_predicting", True)
+    ke.gradcam(model, IMAGES, path=path, shard=(0, 2), callbacks=[stop], **QUIET)
+    ke.gradcam(model, IMAGES, path=path, shard=(1, 2), **QUIET)
+    with pytest.raises(
+        ValueError, match="shards with every batch. Received: none with the batch 2"
+    ):
+        ke.Store(path)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset of unknown length"])
+def test_a_shard_without_batches_is_refused(model, path, kind):
+    x, options = source(kind)
+    message = (
+        "`shard`. Expected 4 shards at most" if kind == "arrays" else "`x`. Expected one batch"
+    )
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(model, x, path=path, shard=(4, 5), verbose=0, **options)
+
+
+@pytest.mark.parametrize("shard", [3, (2, 2), (-1, 2), (0.0, 2), (0, 1, 2), "01"])
+def test_bad_shards_are_named(model, path, shard):
+    with pytest.raises(ValueError, match=r"`shard`. Expected `None`, or `\(index, count\)`"):
+        ke.gradcam(model, IMAGES, path=path, shard=shard, **QUIET)
+
+
+def test_a_shard_needs_a_path(model):
+    with pytest.raises(ValueError, match="`shard`. Expected `None` where there is no `path`"):
+        ke.gradcam(model, IMAGES, shard=(0, 2), **QUIET)
+
+
 def test_maps_of_several_inputs_keep_their_structure(path):
     inputs = {"a": keras.Input((4, 4, 3), name="a"), "b": keras.Input((6,), name="b")}
     pooled = keras.layers.GlobalAveragePooling2D()(inputs["a"])
@@ -206,6 +333,123 @@ def test_a_full_disk_is_told_and_loses_nothing(model, path, monkeypatch):
     assert not path.exists()
     equal(ke.gradcam(model, IMAGES, path=path, **QUIET).numpy(), expected)
     assert [p.name for p in path.parent.iterdir()] == ["maps.h5"]
+
+
+def test_a_disk_that_is_full_for_the_last_step_loses_nothing(model, path):
+    resource = pytest.importorskip("resource")
+    units = np.tile([0, 1, 2, 3] * 64, (11, 1))
+    expected = ke.gradcam(model, IMAGES, units, **QUIET)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # One part fits, and so do none of the files made of all.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storing, "_PART_SECONDS", 0.0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (expected[1].nbytes // 2, before[1]))
+        try:
+            with pytest.raises(OSError, match="(?s)maps.h5.partial.*File too large"):
+                ke.gradcam(model, IMAGES, units, path=path, **QUIET)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in path.parent.iterdir()] == ["maps.h5.parts"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ke.Explainer, "_run", lambda *_: pytest.fail("a pass was run"))
+        equal(ke.gradcam(model, IMAGES, units, path=path, **QUIET).numpy(), expected)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_pass(model, monkeypatch):
+    monkeypatch.setattr(ke.Explainer, "_run", lambda *_: pytest.fail("a pass was run"))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        user = os.geteuid() if hasattr(os, "geteuid") else None
+        if user == 0:  # Who may write anywhere.
+            os.seteuid(65534)
+        try:
+            if os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                pytest.skip("Folders here can be written by everyone.")
+            with pytest.raises(PermissionError, match=re.escape(folder)):
+                ke.gradcam(model, IMAGES, path=Path(folder, "maps.h5"), **QUIET)
+        finally:
+            if user == 0:
+                os.seteuid(0)
+            Path(folder).chmod(0o755)
+
+
+def _parts(model, path, monkeypatch):
+    """Explain without the last step, and return the part of each batch."""
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "_PART_SECONDS", 0.0)
+        patch.setattr(storing, "_assemble", lambda *_: (_ for _ in ()).throw(OSError))
+        with pytest.raises(OSError):  # noqa: PT011
+            ke.gradcam(model, IMAGES, path=path, **QUIET)
+    return sorted(path.with_name("maps.h5.parts").glob("*.npz"))
+
+
+@pytest.mark.parametrize("damaged", [[0], [1, 2], [0, 2], [3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("kind", ["cut off", "empty", "deleted"])
+def test_only_damaged_parts_are_explained_again(model, path, damaged, kind, monkeypatch):
+    parts = _parts(model, path, monkeypatch)
+    for number in damaged:
+        size = {"cut off": parts[number].stat().st_size // 2, "empty": 0, "deleted": None}[kind]
+        parts[number].unlink() if size is None else os.truncate(parts[number], size)
+    run, runs = ke.Explainer._run, []
+    monkeypatch.setattr(ke.Explainer, "_run", lambda self, b: runs.append(b) or run(self, b))
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert len(runs) == len(damaged)
+    equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
+    assert [p.name for p in path.parent.iterdir()] == ["maps.h5"]
+
+
+def test_a_part_with_other_bits_is_named_and_explained_again(model, path, monkeypatch):
+    part = _parts(model, path, monkeypatch)[1]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(OSError, match=rf"{part.name} was damaged, and is removed"):
+        ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert not path.exists()
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
+
+
+def test_parts_that_vanish_on_the_way_are_told(model, path, monkeypatch):
+    monkeypatch.setattr(storing, "_PART_SECONDS", 0.0)
+    run, runs = ke.Explainer._run, []
+
+    def vanishing(self, batch):
+        runs.append(batch)
+        if len(runs) == 3:
+            next(path.with_name("maps.h5.parts").glob("*01-*.npz")).unlink()
+        return run(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ke.Explainer, "_run", vanishing)
+        with pytest.raises(OSError, match="Parts of .*maps.h5 are missing"):
+            ke.gradcam(model, IMAGES, path=path, **QUIET)
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
+
+
+def test_parts_of_a_damaged_identity_are_refused(model, path, monkeypatch):
+    parts = _parts(model, path, monkeypatch)
+    note = parts[0].with_name("identity.json")
+    os.truncate(note, note.stat().st_size // 2)
+    with pytest.raises(ValueError, match=r"`path`.*maps.h5.parts. Delete the folder"):
+        ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert all(part.exists() for part in parts)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_refused_and_left(model, path, share):
+    ke.gradcam(model, IMAGES, path=path, **QUIET)
+    size = int(share * path.stat().st_size)
+    os.truncate(path, size)
+    message = "`path`. Expected a file that `ke.explain` wrote.*maps.h5. A damaged one is made anew"
+    with pytest.raises(ValueError, match=message):
+        ke.Store(path)
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert path.stat().st_size == size
+    path.unlink()
+    equal(ke.gradcam(model, IMAGES, path=path, **QUIET)[:], ke.gradcam(model, IMAGES, **QUIET))
 
 
 @pytest.mark.parametrize("finished", [True, False])

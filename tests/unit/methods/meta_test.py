@@ -164,6 +164,35 @@ def test_options_of_the_method_and_several_inputs_are_passed_on(name):
         _explain(METAS[name]("gradients"), specimen.model, specimen.x, colour=1)
 
 
+@pytest.mark.parametrize("statistic", ["mean", "mean_square", "variance"])
+def test_copies_explained_side_by_side_change_no_map(statistic):
+    kind = {"num_samples": 7, "stddev": 0.3, "statistic": statistic}
+    one_by_one = ke.methods.smooth(identity, chunk_size=1, **kind)
+    copies = draws(7, 0.3, chunk_size=1)
+    expected = {
+        "mean": np.mean(copies, 0),
+        "mean_square": np.mean(np.square(copies), 0),
+        "variance": np.var(copies, 0),
+    }[statistic]
+    np.testing.assert_allclose(_explain(one_by_one), expected, atol=1e-4)
+    for copies_at_a_time in (2, 3, 7, 100):
+        size = copies_at_a_time * len(IMAGES)
+        method = ke.methods.smooth(identity, chunk_size=size, **kind)
+        np.testing.assert_allclose(_explain(method), _explain(one_by_one), 1e-5, 1e-6)
+
+
+def test_a_chunk_holds_as_many_copies_as_it_says():
+    batches = []
+
+    def noted(model, inputs, indices=None):
+        batches.append(inputs.shape[0])
+        return identity(model, inputs, indices)
+
+    method = ke.methods.smooth(noted, num_samples=5, chunk_size=2 * len(IMAGES) + 1)
+    _explain(method, y=1, run_eagerly=True)
+    assert batches == [len(IMAGES), 2 * len(IMAGES), 2 * len(IMAGES)]
+
+
 def test_detections_go_along_with_their_samples():
     detections = np.array([[1, 1, 0, 0, 1], [0, 0, 0, 1, 0], [1, 1, 1, 1, 1]], "float32")
     model = zoo.functional().model
@@ -434,6 +463,7 @@ def test_a_model_of_one_size_is_explained_with_its_mirror_image_only():
         (lambda: ke.methods.smooth("gradient"), "Did you mean 'gradients'"),
         (lambda: ke.methods.smooth("gradcam", num_samples=0), r"`num_samples`.*0"),
         (lambda: ke.methods.smooth("gradcam", stddev=-1.0), r"`stddev`.*-1.0"),
+        (lambda: ke.methods.smooth("gradcam", chunk_size=0), r"`chunk_size`.*0"),
         (lambda: ke.methods.smooth("gradcam", seed=0.5), r"`seed`.*0.5"),
         (lambda: ke.methods.smooth("gradcam", statistic="median"), r"`statistic`.*'median'"),
         (lambda: ke.methods.smooth_taylor("gradcam"), r"option `reduction`.*'gradcam'"),

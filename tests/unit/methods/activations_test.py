@@ -1,0 +1,102 @@
+"""Gradients that are the kernel of a head, and units side by side, change no map."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_explainable as ke
+from keras_explainable.methods import _activations
+from keras_explainable.methods import _units
+
+NAMES = [
+    *("gradcam", "hirescam", "gradcam_elementwise", "xgradcam", "layercam", "gradcampp"),
+    *("eigen_gradcam", "minmax_gradcam", "d_minmax_gradcam"),
+]
+UNITS = {"one": [[3], [3], [0]], "many": np.tile(np.arange(1, 12), (3, 1)), "all": None}
+
+
+def _exposed(units=20, activation=None):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((7, 6, 2))
+    x = keras.layers.Conv2D(5, 2, activation=activation)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(units, activation="sigmoid")(x))
+    return ke.inspection.expose(model)
+
+
+def _differentiated(exposed):
+    """Return a model of which no head is known, so that it is differentiated."""
+    return keras.Model(exposed.inputs, exposed.outputs)
+
+
+X = np.random.default_rng(0).normal(size=(3, 7, 6, 2)).astype("float32")
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kernel_of_a_linear_head_is_its_gradient(name, activation):
+    exposed = _exposed(activation=activation)
+    method = ke.methods.get(name)
+    for indices in UNITS.values():
+        logits, maps = method(exposed, X, indices)
+        expected = method(_differentiated(exposed), X, indices)
+        np.testing.assert_allclose(logits, expected[0], atol=1e-6)
+        np.testing.assert_allclose(maps, expected[1], atol=2e-5 * np.abs(expected[1]).max())
+
+
+def test_grad_cam_plus_plus_normalizes_where_gradients_are_the_same_everywhere():
+    exposed = _exposed(activation="relu")
+    method = ke.methods.get("gradcampp")
+    maps = method(exposed, X, None, normalize_alpha=True)[1]
+    expected = method(_differentiated(exposed), X, None, normalize_alpha=True)[1]
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", ["layercam", "gradcampp", "d_minmax_gradcam", "d_minmaxcam"])
+def test_chunks_of_units_change_no_map(name, jit_compile, monkeypatch):
+    exposed = _exposed()
+    method = ke.methods.get(name)
+    expected = method(exposed, X)[1]
+    # Of 3 samples and 5 kernels, 7 units: the last chunk has 6 of the 20.
+    for budget in (1, 4 * 3 * 5 * 7):
+        monkeypatch.setattr(_units, "_CHUNK_BUDGET", budget)
+        compiled = tf.function(lambda x: method(exposed, x)[1], jit_compile=jit_compile)
+        np.testing.assert_allclose(compiled(tf.constant(X)), expected, atol=1e-6)
+
+
+def test_a_budget_bounds_the_units_side_by_side(monkeypatch):
+    sizes, side_by_side = [], tf.vectorized_map
+
+    def noted(explain, chunk):
+        sizes.append(chunk.shape[0])
+        return side_by_side(explain, chunk)
+
+    monkeypatch.setattr(tf, "vectorized_map", noted)
+    monkeypatch.setattr(_units, "_CHUNK_BUDGET", 4 * 2 * 10 * 16)
+    logits = tf.zeros((2, 40))
+    found = _units.explain_columns(lambda c: tf.cast(c, tf.float32), logits, held=10)
+    np.testing.assert_array_equal(found, np.tile(np.arange(40.0), (2, 1)))
+    assert sizes == [16] * 3
+
+
+def test_averages_of_masked_sequences_are_differentiated():
+    inputs = keras.Input((6, 2))
+    x = keras.layers.Masking(0.0)(inputs)
+    x = keras.layers.Dense(4)(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(x)))
+    sequence = np.random.default_rng(1).normal(size=(1, 6, 2)).astype("float32")
+    sequence[:, 3:] = 0
+    exposed = ke.inspection.expose(model, model.layers[2].name)
+    assert not _activations._averages_linearly(exposed)
+
+
+def test_nothing_is_differentiated_by_activations_of_a_linear_head():
+    exposed = _exposed()
+    for model, known in ((exposed, True), (_differentiated(exposed), False)):
+        outputs = _activations.Differentiable(model, X)
+        (gradient,) = outputs.unit_gradients(tf.constant([1, 2, 3]))
+        assert _activations.is_everywhere(gradient) == known
+        (other,) = outputs.gradients(tf.one_hot([1, 2, 3], 20))
+        np.testing.assert_allclose(gradient, other, atol=1e-7)
