@@ -7,13 +7,14 @@ ARGS ?=
 WORKERS ?= --numprocesses 2
 VENV := .venv
 FLOOR := .venv-floor
+PEERS := .venv-peers
 PIP_INSTALL := -m pip install --disable-pip-version-check
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint bench sanity study kur floor clean
+.PHONY: help demo test fast lint bench peers sanity study kur floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -31,10 +32,13 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 
-bench: $(VENV)/demo.stamp  ## Measure time and memory.
+bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs/speed.md.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
 	$(VENV)/bin/python benchmarks/metrics.py
 	$(VENV)/bin/python benchmarks/training.py
+
+peers: $(PEERS)/peers.stamp  ## Compare with other libraries; `ARGS=--write` fills docs/speed.md.
+	$(PEERS)/bin/python benchmarks/peers.py $(ARGS)
 
 sanity: $(VENV)/demo.stamp  ## Check that maps depend on the weights; fills docs/sanity.md.
 	$(VENV)/bin/python benchmarks/sanity.py $(ARGS)
@@ -50,12 +54,18 @@ kur: $(VENV)/demo.stamp  ## Compare heads that use kernels sparingly with others
 	$(VENV)/bin/python benchmarks/kernel_usage.py $(ARGS)
 
 clean:  ## Delete the environments.
-	rm -rf $(VENV) $(FLOOR)
+	rm -rf $(VENV) $(FLOOR) $(PEERS)
 
 # The environment, with one of the extras of the package.
 $(VENV)/%.stamp: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --editable ".[$*]"
+	touch $@
+
+# The environment with other libraries, those of the extra `peers`.
+$(PEERS)/peers.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP_INSTALL) --editable ".[peers]"
 	touch $@
 
 # The lowest versions are those that `setup.cfg` states.

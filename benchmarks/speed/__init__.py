@@ -1,0 +1,1 @@
+"""What the scripts that measure speed share, and what they measure."""

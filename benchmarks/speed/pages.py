@@ -1,0 +1,323 @@
+"""Tables in Markdown, the parts of pages that scripts write, and the plot."""
+
+import math
+
+from speed import cases
+from speed import startup
+from speed import timing
+from speed import units
+
+DOCS = timing.ROOT / "docs"
+PAGE, NUMBERS = DOCS / "speed.md", DOCS / "speed.json"
+PLOT = DOCS / "images" / "speed_units.png"
+README = timing.ROOT / "README.md"
+END = "<!-- End. -->\n"
+# Rows of the table in the README, and the cases that each is about.
+README_ROWS = (
+    ("`gradcam`, one unit", "gradcam, one unit"),
+    ("`gradcam`, 1000 units", "gradcam, 1000 units"),
+    ("`cam`, 1000 units", "cam, 1000 units"),
+    ("`minmaxcam`, 1000 units", "minmaxcam, 1000 units"),
+    (
+        "the other CAMs with one backward pass, and `eigencam`, one unit",
+        "hirescam, one unit",
+        "xgradcam, one unit",
+        "gradcampp, one unit",
+        "layercam, one unit",
+        "gradcam_elementwise, one unit",
+        "eigen_gradcam, one unit",
+        "minmax_gradcam, one unit",
+        "d_minmax_gradcam, one unit",
+        "eigencam",
+    ),
+    ("`zoomcam`, one unit, all activations", "zoomcam, one unit, all activations"),
+    (
+        "`scorecam`, one unit, for each channel that is not constant",
+        "scorecam, one unit, per live channel",
+    ),
+    (
+        "`ablationcam`, one unit, all 2048 channels",
+        "ablationcam, one unit, all 2048 channels",
+    ),
+    ("`gradients`, one unit", "gradients, one unit"),
+    ("`input_x_gradient`, one unit", "input_x_gradient, one unit"),
+    ("`guided_backprop`, one unit", "guided_backprop, one unit"),
+    ("`lrp`, one unit", "lrp, one unit"),
+    ('`lrp` with `"epsilon_alpha2_beta1"`, one unit', "lrp, epsilon_alpha2_beta1, one unit"),
+    ("`guided` of `gradcam`, one unit", "guided(gradcam), one unit"),
+    ("`full_gradients`, one unit", "full_gradients, one unit"),
+    ("`integrated_gradients`, one unit, 50 steps", "integrated_gradients, one unit, 50 steps"),
+    ("`smooth` of `gradients`, one unit, 20 samples", "smooth(gradients), one unit, 20 samples"),
+    (
+        "`smooth_taylor`, one unit, for each sample",
+        "smooth_taylor(gradients), one unit, per sample",
+    ),
+    (
+        "`tta` of `gradcam`, one unit, with the mirror image",
+        "tta(gradcam), one unit, mirror image",
+    ),
+    ("`gradcam`, one unit", "gradcam, one unit, transformer"),
+    ("`legrad`, one unit", "legrad, one unit, transformer"),
+    (
+        "`ke.explain` of 64 images over the compiled `gradcam`",
+        "ke.explain of 64 images over the compiled gradcam",
+    ),
+    ("`ke.gradcam` of one image, second call", "ke.gradcam of one image, second call"),
+)
+
+
+def markers(script):
+    """Return the lines between which a script writes."""
+    return f"<!-- Written by benchmarks/{script}.py. -->\n", END
+
+
+def fill(page, script, text):
+    """Return a page with a text in the part of a script, in place of what stands there."""
+    begin, end = markers(script)
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
+
+
+def write(path, script, text):
+    """Fill the part of a script in a file."""
+    path.write_text(fill(path.read_text("utf-8"), script, text), "utf-8")
+
+
+def table(head, rows, left=1):
+    """Write a table in Markdown, whose first columns are aligned to the left."""
+    aligned = ["---"] * left + ["---:"] * (len(head) - left)
+    lines = [head, aligned, *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def number(value):
+    """Write a ratio."""
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def failed(found):
+    """Say how something failed, in a cell of a table."""
+    return f"fails: {found['error']}".replace("|", "\\|")
+
+
+def case_row(name, found):
+    """Return the cells of a case."""
+    case = cases.CASES[name]
+    if "error" in found:
+        return [name, case.model, failed(found), *[""] * 5]
+    ratio, memory = number(found["ratio"]), f"{found['memory'] / 1e9:.2f} GB"
+    if case.bound and found["ratio"] > case.bound:
+        ratio = f"**{ratio}**"
+    if case.memory and found["memory"] > case.memory * 1e9:
+        memory = f"**{memory}**"
+    return [
+        name,
+        case.model,
+        ratio,
+        f"{number(found['low'])} to {number(found['high'])}",
+        f"{case.bound:g}" if case.bound else "",
+        memory + (f" (≤ {case.memory:g})" if case.memory else ""),
+        f"{found['images'] / found['reference']:.1f}",
+        f"{found['reference'] / found['measured']:.1%}",
+    ]
+
+
+def case_table(found):
+    """Write the table of cases."""
+    head = ["Case", "Model", "Times", "Quartiles", "Bound", "Peak memory", "Reference, images/s"]
+    return table([*head, "Share"], [case_row(*pair) for pair in found.items()], 2)
+
+
+def units_table(found):
+    """Write the table of costs by number of units."""
+    rows = []
+    for method, counts in found.items():
+        cells = [failed(counts)] if "error" in counts else []
+        cells += [number(counts[str(n)]["ratio"]) for n in units.COUNTS if str(n) in counts]
+        rows.append([f"`{method}`", *cells, *[""] * (len(units.COUNTS) - len(cells))])
+    return table(["Method", *(f"{n} unit{'s' * (n > 1)}" for n in units.COUNTS)], rows)
+
+
+def startup_table(found):
+    """Write the table of what comes before the first map, and what most of it is."""
+    parts = ("exposing", "tracing", "first", "total", "second")
+    rows, said = [], ""
+    for kind, times in found.items():
+        name = "`model.predict`" if kind == "predict" else f"`{kind}`"
+        if "error" in times:
+            rows.append([name, failed(times), *[""] * 4])
+            continue
+        cells = [f"{times[part]:.2f} s" for part in parts]
+        rows.append([name, *([""] if kind == "predict" else cells[:1]), *cells[1:]])
+        if kind != "predict":
+            most = max(parts[:3], key=times.get)
+            said += f" For {name} most of it, {times[most] / times['total']:.0%}, is {WORDS[most]}."
+    head = ["", "exposing", "tracing", "first run", "first map", "second call"]
+    return f"{table(head, rows)}\n{startup.MODEL}.{said}\n"
+
+
+WORDS = {
+    "exposing": "making the model that returns activations",
+    "tracing": "tracing",
+    "first": "optimising the graph and running it for the first time",
+}
+
+
+def precision_table(found):
+    """Write the table of mixed precision and XLA: speed over float32 without XLA, and errors."""
+    rows = []
+    for name, methods in found.items():
+        if "error" in methods:
+            rows.append([name, failed(methods), *[""] * 4])
+            continue
+        cells = []
+        for times in methods.values():
+            cells.append(number(1 / times["ratio"]))
+            cells += [f"{times['error']:.1e}"] if "error" in times else []
+        rows.append([name, *cells])
+    head = ["", "forward pass, speed", "`gradcam`, speed", "error"]
+    return table([*head, "`gradients`, speed", "error"], rows)
+
+
+def replicas_table(found):
+    """Write the table of one and of two replicas."""
+    if "error" in found:
+        return f"Two replicas: {failed(found)}\n"
+    rows = []
+    for name, title in (("predict", "`model.predict`"), ("explain", "`ke.gradcam`")):
+        one, two = found[name]
+        rows.append([title, f"{one * 1e3:.1f} ms", f"{two * 1e3:.1f} ms", f"{one / two:.2f}"])
+    where = f"{found['device']}s, a core and a thread each" if found["pinned"] else found["device"]
+    rows = table(["For each image", "one replica", "two replicas", "gain"], rows)
+    return (
+        f"{rows}\nReplicas on {where}. Two replicas change the ratio of the two by a factor of "
+        f"{found['overhead']:.2f}, {found['low']:.2f} to {found['high']:.2f} in "
+        f"{found['rounds']} rounds.\n"
+    )
+
+
+SECTIONS = {
+    "cases": ("Methods", case_table),
+    "units": ("Many units", units_table),
+    "startup": ("The first map", startup_table),
+    "precision": ("Mixed precision and XLA", precision_table),
+    "replicas": ("Two replicas", replicas_table),
+}
+
+
+def setting(found):
+    """Say what an environment is."""
+    xla = "compiled with XLA" if found["jit_compile"] else "without XLA"
+    return (
+        f"Device: {found['device']}; cores: {found['cores']}; TensorFlow {found['tensorflow']}, "
+        f"Keras {found['keras']}; {found['dtype']}, {xla}."
+    )
+
+
+def render(results, image=None):
+    """Write results as Markdown, with a link to the plot, if there is one."""
+    parts = [setting(results["environment"]) + "\n"]
+    for key, (title, write_table) in SECTIONS.items():
+        if results.get(key):
+            parts += [f"### {title}\n", write_table(results[key])]
+            if image and key == "units":
+                parts += [f"![Cost by the number of explained units, for each method]({image})\n"]
+    return "\n".join(parts)
+
+
+def readme_table(results):
+    """Write the table of the README."""
+    rows = []
+    for label, *names in README_ROWS:
+        found = [results["cases"].get(name, {"error": ""}) for name in names]
+        if any("error" in case for case in found):
+            continue
+        ratios = sorted({number(case["ratio"]) for case in found}, key=float)
+        ratio = ratios[0] if len(ratios) == 1 else f"{ratios[0]} to {ratios[-1]}"
+        memory = max(case["memory"] for case in found)
+        model = cases.CASES[names[0]].model
+        rows.append([label, model, ratio, f"{memory / 1e9:.2f} GB"])
+    return table(["Case", "Model", "Times", "Peak memory"], rows, 2)
+
+
+# Of Okabe and Ito, told apart by the colour-blind too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = "osD^vP*"
+
+
+def draw(found, path):
+    """Draw costs by number of units, a panel for each group of methods.
+
+    Args:
+        found: dict from methods to dicts from counts to what was measured.
+        path: of the file.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")  # No screen is needed.
+    from matplotlib import pyplot as plt
+
+    font = {"font.size": 14, "axes.titlesize": 15}
+    with plt.rc_context(font):
+        figure, panels = plt.subplots(
+            1, len(units.GROUPS), figsize=(15, 5.6), sharey=True, layout="constrained"
+        )
+        highest = 1.0
+        for axes, (title, methods) in zip(panels, units.GROUPS.items(), strict=True):
+            ends = {}
+            looks = zip(methods, COLOURS, MARKS, strict=False)
+            for method, colour, mark in looks:
+                counts = found.get(method, {"error": ""})
+                if "error" in counts:
+                    continue
+                x = [int(count) for count in counts]
+                y = [times["ratio"] for times in counts.values()]
+                axes.plot(x, y, color=colour, marker=mark, markersize=8, linewidth=2, alpha=0.9)
+                ends[method] = (x[-1], y[-1], colour)
+                highest = max(highest, *y)
+            axes.set_title(title, loc="left")
+            _label_ends(axes, ends)
+        for axes in panels:
+            _set_axes(axes, highest)
+        panels[0].set_ylabel("times a forward pass")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+
+
+def _label_ends(axes, ends):
+    """Write the name of each line beside its end, names apart from each other."""
+    names = sorted(ends, key=lambda name: ends[name][1])
+    places = apart([math.log(ends[name][1]) for name in names], 0.15)
+    line = {"arrowstyle": "-", "linewidth": 0.8, "shrinkB": 4, "relpos": (0, 0.5)}
+    for name, place in zip(names, places, strict=True):
+        x, y, colour = ends[name]
+        axes.annotate(
+            name,
+            (x, y),
+            (2000, math.exp(place)),
+            color=colour,
+            va="center",
+            annotation_clip=False,
+            arrowprops=line | {"color": colour},
+        )
+
+
+def apart(places, least):
+    """Move sorted places upwards, as little as it takes for them to be `least` apart."""
+    moved = []
+    for place in places:
+        moved.append(place if not moved else max(place, moved[-1] + least))
+    return moved
+
+
+def _set_axes(axes, highest):
+    axes.set(xscale="log", yscale="log", xlim=(0.8, 60_000), ylim=(0.85, 1.4 * highest + 0.6))
+    axes.set_xlabel("explained units")
+    axes.xaxis.set_label_coords(0.35, -0.1)
+    axes.set_xticks(units.COUNTS, [str(count) for count in units.COUNTS])
+    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50) if tick < 1.4 * highest + 0.6]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
