@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes; each may take 3 GB.
+# Two processes; each may take 8 GB.
 WORKERS ?= --numprocesses 2
 VENV := .venv
 FLOOR := .venv-floor
