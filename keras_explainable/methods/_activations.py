@@ -29,6 +29,7 @@ def explain_layers(
     fusion="mean",
     always_fuse=False,
     linear=False,
+    whole=False,
 ):
     """Explain units with the activations of every layer that a model exposes, and its gradients.
 
@@ -43,6 +44,8 @@ def explain_layers(
         fusion: see `fuse`.
         always_fuse: see `fuse`.
         linear: whether the maps are linear in the gradient.
+        whole: whether `explain` holds something of the size of the activations for each unit, so
+            that units aren't explained side by side.
 
     Returns:
         logits: float32 `(batch, n)`.
@@ -74,8 +77,9 @@ def explain_layers(
             outputs.held or activations[0][0].shape.num_elements(),
         )
     else:
+        held = None if whole else outputs.held
         maps = explain_fused(
-            explain_unit, logits, indices, model, inputs, fusion, always_fuse, outputs.held
+            explain_unit, logits, indices, model, inputs, fusion, always_fuse, held
         )
     return gather_units(logits, indices), maps
 

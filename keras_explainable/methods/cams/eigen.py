@@ -98,7 +98,7 @@ def eigen_gradcam(model, inputs, indices=None, *, centered=True, fusion="mean"):
     def explain(activations, gradient):
         return first_component(activations * gradient, centered)
 
-    return explain_layers(model, inputs, indices, explain, fusion=fusion)
+    return explain_layers(model, inputs, indices, explain, fusion=fusion, whole=True)
 
 
 def first_component(tensor, centered):

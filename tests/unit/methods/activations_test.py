@@ -111,3 +111,11 @@ def test_maps_have_the_same_bits_whatever_is_known_of_the_batch():
         compiled = tf.function(lambda x: ke.methods.gradcam(exposed, x, 3)[1], [specification])
         found.append(compiled(x).numpy())
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("layercam", True), ("eigen_gradcam", False)])
+def test_what_holds_whole_activations_explains_units_in_turn(name, expected, monkeypatch):
+    used, side_by_side = [], tf.vectorized_map
+    monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
+    ke.methods.get(name)(_exposed(), X)
+    assert bool(used) == expected
