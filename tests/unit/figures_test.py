@@ -85,6 +85,8 @@ def test_resizable_models_predict_the_same(source):
 def test_pictures_are_saved_small_and_alike(tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 9, (40, 60, 3), dtype="uint8") * 28)
-    figures.save(image, tmp_path / "folder" / "picture.png")
-    saved = np.asarray(Image.open(tmp_path / "folder" / "picture.png").convert("RGB"), int)
-    assert np.abs(saved - np.asarray(image, int)).mean() < 16
+    for colors in (None, 256):
+        path = tmp_path / "folder" / "picture.png"
+        figures.save(image, path, colors)
+        saved = np.asarray(Image.open(path).convert("RGB"), int)
+        assert np.abs(saved - np.asarray(image, int)).mean() < (16 if colors else 1e-9)
