@@ -186,7 +186,7 @@ def draw_sheet(sources):
             dict(zip(names, maps, strict=True)),
             titles=[shown.titles[:2]],
             colorbar=number == 0,
-            cell_size=1.08,
+            cell_size=1.22,
         )
         parts.append(_pixels(figure))
     return _stacked(parts)
