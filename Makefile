@@ -34,6 +34,7 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 
 bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs/speed.md.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+	if [ -e $(PEERS)/peers.stamp ]; then $(PEERS)/bin/python benchmarks/peers.py $(filter --write,$(ARGS)); fi
 	$(VENV)/bin/python benchmarks/metrics.py
 	$(VENV)/bin/python benchmarks/training.py
 
