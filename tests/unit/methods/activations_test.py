@@ -81,6 +81,25 @@ def test_a_budget_bounds_the_units_side_by_side(monkeypatch):
     assert sizes == [16] * 3
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kernel_that_groups_of_averages_share_is_differentiated(name):
+    inputs = keras.Input((7, 6, 2))
+    averages = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 2)(inputs))
+    shared, dense = keras.layers.Dense(1, name="shared"), keras.layers.Dense(4)
+    scores = shared(keras.layers.Reshape((4, 2))(averages))
+    grouped = keras.Model(inputs, keras.layers.Flatten()(scores))
+    plain = keras.Model(inputs, dense(averages))
+    kernel, bias = shared.get_weights()
+    dense.set_weights([np.kron(np.eye(4), kernel), np.tile(bias, 4)])
+    method = ke.methods.get(name)
+    logits, maps = method(ke.inspection.expose(grouped), X)
+    expected = method(ke.inspection.expose(plain), X)
+    np.testing.assert_allclose(logits, expected[0], atol=1e-6)
+    np.testing.assert_allclose(maps, expected[1], atol=2e-5 * np.abs(expected[1]).max())
+    with pytest.raises(ValueError, match=r"kernel of 'shared' is \(2, 1\) in place of \(8, 4\)"):
+        ke.cam(grouped, X)
+
+
 def test_averages_of_masked_sequences_are_differentiated():
     inputs = keras.Input((6, 2))
     x = keras.layers.Masking(0.0)(inputs)
