@@ -74,7 +74,7 @@ def explain_layers(
             logits,
             indices,
             activations[0],
-            outputs.held or activations[0][0].shape.num_elements(),
+            outputs.held,
         )
     else:
         held = None if whole else outputs.held

@@ -13,6 +13,7 @@ NAMES = [
     *("gradcam", "hirescam", "gradcam_elementwise", "xgradcam", "layercam", "gradcampp"),
     *("eigen_gradcam", "minmax_gradcam", "d_minmax_gradcam"),
 ]
+SIDE_BY_SIDE = [*(name for name in NAMES if name != "eigen_gradcam"), "d_minmaxcam"]
 UNITS = {"one": [[3], [3], [0]], "many": np.tile(np.arange(1, 12), (3, 1)), "all": None}
 
 
@@ -54,7 +55,7 @@ def test_grad_cam_plus_plus_normalizes_where_gradients_are_the_same_everywhere()
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("name", ["layercam", "gradcampp", "d_minmax_gradcam", "d_minmaxcam"])
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
 def test_chunks_of_units_change_no_map(name, jit_compile, monkeypatch):
     exposed = _exposed()
     method = ke.methods.get(name)
@@ -132,8 +133,11 @@ def test_maps_have_the_same_bits_whatever_is_known_of_the_batch():
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("layercam", True), ("eigen_gradcam", False)])
-def test_what_holds_whole_activations_explains_units_in_turn(name, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [*((name, True) for name in SIDE_BY_SIDE), ("eigen_gradcam", False)],
+)
+def test_units_are_side_by_side_unless_one_holds_a_whole_layer(name, expected, monkeypatch):
     used, side_by_side = [], tf.vectorized_map
     monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
     ke.methods.get(name)(_exposed(), X)
