@@ -77,7 +77,8 @@ def explain_layers(
             outputs.held,
         )
     else:
-        held = None if whole else outputs.held
+        # The budget counts kernels, and not what maps that are resized to the input take.
+        held = None if whole or always_fuse else outputs.held
         maps = explain_fused(
             explain_unit, logits, indices, model, inputs, fusion, always_fuse, held
         )

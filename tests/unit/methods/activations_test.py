@@ -135,10 +135,10 @@ def test_maps_have_the_same_bits_whatever_is_known_of_the_batch():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [*((name, True) for name in SIDE_BY_SIDE), ("eigen_gradcam", False)],
+    [*((name, True) for name in SIDE_BY_SIDE), ("eigen_gradcam", False), ("zoomcam", False)],
 )
-def test_units_are_side_by_side_unless_one_holds_a_whole_layer(name, expected, monkeypatch):
+def test_units_are_side_by_side_unless_one_holds_more_than_kernels(name, expected, monkeypatch):
     used, side_by_side = [], tf.vectorized_map
     monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
-    ke.methods.get(name)(_exposed(), X)
+    ke.methods.get(name)(_exposed(), tf.constant(X))
     assert bool(used) == expected
