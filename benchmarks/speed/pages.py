@@ -187,7 +187,9 @@ def replicas_table(found):
     for name, title in (("predict", "`model.predict`"), ("explain", "`ke.gradcam`")):
         one, two = found[name]
         rows.append([title, f"{one * 1e3:.1f} ms", f"{two * 1e3:.1f} ms", f"{one / two:.2f}"])
-    where = f"{found['device']}s, a core and a thread each" if found["pinned"] else found["device"]
+    where = (
+        f"{found['device']}s, a thread each on two cores" if found["pinned"] else found["device"]
+    )
     rows = table(["For each image", "one replica", "two replicas", "gain"], rows)
     return (
         f"{rows}\nReplicas on {where}. Two replicas change the ratio of the two by a factor of "

@@ -151,7 +151,7 @@ def _results():
             "high": 1.04,
             "device": "CPU",
             "pinned": True,
-            "rounds": 2,
+            "rounds": 3,
             "predict": [0.08, 0.04],
             "explain": [0.09, 0.05],
         },
@@ -175,7 +175,7 @@ def test_tables_say_what_was_measured():
     assert "For `gradcam` most of it, 62%, is tracing." in text
     assert "| mixed_float16 | 2.00 | 2.00 | 1.0e-03 | 0.50 | 2.0e-02 |" in lines
     assert "| `model.predict` | 80.0 ms | 40.0 ms | 2.00 |" in lines
-    assert "1.02, 1.00 to 1.04 in 2 rounds" in text
+    assert "1.02, 1.00 to 1.04 in 3 rounds" in text
     assert "float32, without XLA" in text
     # All rows of a table have as many cells.
     for below in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
@@ -205,6 +205,16 @@ def test_replicas_are_compared_by_their_ratios():
     assert found["overhead"] == pytest.approx(1.1)
     assert found["predict"] == [0.5 / 64, 0.25 / 64]
     assert found["pinned"]
+
+
+def test_processes_keep_to_the_first_two_cores_or_to_all(monkeypatch):
+    kept = []
+    os = run.replicas.os
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: kept.append(cores), raising=False)
+    for cores, pinned in (({5, 1, 3}, True), ({4}, False)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=cores: c, raising=False)
+        assert run.replicas.pin() == pinned
+    assert kept == [[1, 3]]
 
 
 def test_medians_are_of_each_number():
