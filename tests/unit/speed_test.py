@@ -223,8 +223,11 @@ def test_medians_are_of_each_number():
     assert run.medians([*found, {"error": "no"}]) == {"error": "no"}
 
 
-def test_more_units_are_reckoned_from_the_last_count():
-    assert units.reckoned((20, {"measured": 3.0, "reference": 1.0}), 80) == 9.0
+def test_counts_are_reckoned_to_cost_more_where_units_take_something_each():
+    last = 20, {"measured": 3.0, "reference": 1.0}
+    assert units.reckoned("zoomcam", last, 80) == 9.0
+    for method in ("gradcam", "ablationcam"):
+        assert units.reckoned(method, last, 80) == 3.0
 
 
 def test_error_is_relative_to_the_largest_magnitude():
