@@ -138,10 +138,9 @@ def run(options, path):
 
 def write_docs(results):
     """Write results into the documentation."""
-    text = pages.render(results, pages.PLOT.relative_to(pages.DOCS))
     if results.get("units"):
         pages.draw(results["units"], pages.PLOT)
-    pages.write(pages.PAGE, "run", f"{text}\nAll numbers are in [speed.json](speed.json).\n")
+    pages.write(pages.PAGE, "run", pages.page_text(results))
     pages.write(pages.README, "run", pages.readme_table(results))
 
 

@@ -227,6 +227,12 @@ def render(results, image=None):
     return "\n".join(parts)
 
 
+def page_text(results):
+    """Write the part of the page on speed."""
+    text = render(results, PLOT.relative_to(DOCS))
+    return f"{text}\nAll numbers are in [{NUMBERS.name}]({NUMBERS.name}).\n"
+
+
 def readme_table(results):
     """Write the table of the README."""
     rows = []

@@ -262,6 +262,14 @@ def test_parts_of_a_page_are_filled_one_by_one():
     assert pages.fill(filled, "run", "one\n") == filled
 
 
+def test_documentation_has_the_numbers_that_were_measured():
+    results = run.read(pages.NUMBERS)
+    page = pages.fill(PAGE, "run", pages.page_text(results))
+    assert pages.fill(page, "peers", peers.render(results["peers"])) == PAGE
+    readme = pages.README.read_text("utf-8")
+    assert pages.fill(readme, "run", pages.readme_table(results)) == readme
+
+
 def test_plot_names_every_method(tmp_path):
     results = _results()
     results["units"]["hirescam"] = {"error": "no"}
