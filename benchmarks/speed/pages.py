@@ -19,7 +19,7 @@ README_ROWS = (
     ("`cam`, 1000 units", "cam, 1000 units"),
     ("`minmaxcam`, 1000 units", "minmaxcam, 1000 units"),
     (
-        "the other CAMs with one backward pass, and `eigencam`, one unit",
+        "the other CAMs with gradients of one layer, and `eigencam`, one unit",
         "hirescam, one unit",
         "xgradcam, one unit",
         "gradcampp, one unit",
