@@ -67,6 +67,17 @@ add_module_names = False
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:.*", r"(?!keras_explainable).*")]
 
+# Where docstrings leave out a part of a name.
+PREFIXES = (
+    "",
+    "methods.gradients.",
+    "methods.cams.",
+    "methods.attention.",
+    "methods.",
+    "metrics.",
+    "inspection.",
+)
+
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
@@ -91,19 +102,19 @@ class Registered(SphinxDirective):
     def run(self):
         """Return the documentation of each, sorted by name."""
         kind, *which = self.arguments
+        module = kind
         if kind == "metrics":
             names = ke.metrics.names(*which)
         elif kind == "meta":
-            names = ke.methods.meta_names()
+            module, names = "methods", ke.methods.meta_names()
         else:
-            names = [name for name in ke.methods.names() if _module(name).startswith(which[0])]
-        module = "metrics" if kind == "metrics" else "methods"
+            module = f"methods.{which[0]}"
+            inside = f"keras_explainable.{module}."
+            names = [
+                n for n in ke.methods.names() if ke.methods.get(n).__module__.startswith(inside)
+            ]
         lines = [f".. autofunction:: keras_explainable.{module}.{name}" for name in names]
         return self.parse_text_to_nodes("\n\n".join(lines))
-
-
-def _module(name):
-    return ke.methods.get(name).__module__.removeprefix("keras_explainable.methods.")
 
 
 def copy_notebooks(app):
@@ -151,9 +162,16 @@ def _target(path, docname, link):
     return Path(os.path.relpath(linked, (DOCS / docname).parent)).as_posix()
 
 
-def list_returns(app, what, name, obj, options, lines):
+def _ended(match):
+    return f"{match[1]}\\ {match[2]}" if match[2] else match[1]
+
+
+def change_docstring(app, what, name, obj, options, lines):
     """Write what is returned as a list, where it is several things, each with its name."""
     del app, what, name, obj, options
+    # Code that goes on as a word, as in `Row`s.
+    ended = re.sub(r"(``.+?``|`[^`]+`)(\w?)", _ended, "\n".join(lines))
+    lines[:] = ended.split("\n")
     if "Returns:" not in lines:
         return
     start = lines.index("Returns:")
@@ -174,7 +192,7 @@ def resolve(app, env, node, contnode):
     if node.get("reftype") != "obj":
         return None
     objects = env.get_domain("py").objects
-    for prefix in ("", "methods.", "metrics.", "inspection."):
+    for prefix in PREFIXES:
         found = objects.get(f"keras_explainable.{prefix}{node['reftarget'].removeprefix('ke.')}")
         if found is not None:
             page = node["refdoc"]
@@ -187,5 +205,5 @@ def setup(app):
     app.add_directive("registered", Registered)
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read_page)
-    app.connect("autodoc-process-docstring", list_returns, priority=400)
+    app.connect("autodoc-process-docstring", change_docstring, priority=400)
     app.connect("missing-reference", resolve)

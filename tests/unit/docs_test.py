@@ -148,7 +148,12 @@ def test_table_of_uses_lists_all_methods_and_what_they_cost():
 
 
 # Methods whose magnitudes are shown by default.
-MAGNITUDES = ("smooth_taylor", "input_x_gradient", "integrated_gradients", "gnl_integrated_gradients")
+MAGNITUDES = (
+    "smooth_taylor",
+    "input_x_gradient",
+    "integrated_gradients",
+    "gnl_integrated_gradients",
+)
 
 
 def test_page_of_limits_has_the_numbers_of_the_sanity_check():
