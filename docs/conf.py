@@ -65,6 +65,7 @@ napoleon_use_rtype = False
 add_module_names = False
 # In docstrings, what stands in backticks is code, and a link if it is in the reference.
 default_role = "py:obj"
+smartquotes = False  # Strings are quoted as in code.
 nitpick_ignore_regex = [("py:.*", r"(?!keras_explainable).*")]
 
 # Where docstrings leave out a part of a name.
