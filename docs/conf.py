@@ -5,6 +5,7 @@ Sphinx, mathematics and links out of this folder, is changed when a page is read
 """
 
 import configparser
+import inspect
 import os
 import re
 import shutil
@@ -65,7 +66,7 @@ napoleon_use_rtype = False
 add_module_names = False
 # In docstrings, what stands in backticks is code, and a link if it is in the reference.
 default_role = "py:obj"
-smartquotes = False  # Strings are quoted as in code.
+smartquotes_action = "De"  # Strings are quoted as in code.
 nitpick_ignore_regex = [("py:.*", r"(?!keras_explainable).*")]
 
 # Where docstrings leave out a part of a name.
@@ -167,12 +168,25 @@ def _ended(match):
     return f"{match[1]}\\ {match[2]}" if match[2] else match[1]
 
 
+def _arguments(match):
+    return "Args:\n" + re.sub(r"(?m)^", "    ", match[1].rstrip()) + "\n"
+
+
 def change_docstring(app, what, name, obj, options, lines):
     """Write what is returned as a list, where it is several things, each with its name."""
-    del app, what, name, obj, options
+    del app, what, options
+    if name.startswith("keras_explainable.metrics.") and inspect.isfunction(obj):
+        # What the library passes to a metric, `scores` or `inputs`, isn't the user's.
+        own = inspect.signature(obj).parameters
+        told = (re.fullmatch(r"    (\w+): `[A-Z]\w+`\.", line) for line in lines)
+        kept = [m is None or m[1] in own for m in told]
+        lines[:] = [line for line, keep in zip(lines, kept, strict=True) if keep]
     # Code that goes on as a word, as in `Row`s.
     ended = re.sub(r"(``.+?``|`[^`]+`)(\w?)", _ended, "\n".join(lines))
-    lines[:] = ended.split("\n")
+    # Metrics have arguments in common, which are told after their own.
+    shared = re.sub(r"(?m)^And further:\n\n((?:.+\n)+)", _arguments, ended)
+    shared = re.sub(r"(?m)^Args:\n\n", "", shared)
+    lines[:] = shared.split("\n")
     if "Returns:" not in lines:
         return
     start = lines.index("Returns:")
@@ -186,6 +200,15 @@ def change_docstring(app, what, name, obj, options, lines):
         listed = listed or item is not None
         text.append(f"- **{item[1]}**: {item[2]}" if item else "  " * listed + line)
     lines[start:end] = [":returns:", *(f"    {line}".rstrip() for line in text), ""]
+
+
+def sign_class(app, what, name, obj, options, signature, annotation):
+    """Take the signature of `__init__`, where Keras hides it."""
+    del app, name, options, annotation
+    if what == "class" and signature == "(*args, **kwargs)":
+        _, *parameters = inspect.signature(obj.__init__).parameters.values()
+        return str(inspect.Signature(parameters)), None
+    return None
 
 
 def resolve(app, env, node, contnode):
@@ -207,4 +230,5 @@ def setup(app):
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-docstring", change_docstring, priority=400)
+    app.connect("autodoc-process-signature", sign_class)
     app.connect("missing-reference", resolve)
