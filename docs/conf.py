@@ -176,11 +176,12 @@ def change_docstring(app, what, name, obj, options, lines):
     """Write what is returned as a list, where it is several things, each with its name."""
     del app, what, options
     if name.startswith("keras_explainable.metrics.") and inspect.isfunction(obj):
-        # What the library passes to a metric, `scores` or `inputs`, isn't the user's.
+        # What the library passes to a metric, `scores` or `inputs`, is nothing for users.
         own = inspect.signature(obj).parameters
         told = (re.fullmatch(r"    (\w+): `[A-Z]\w+`\.", line) for line in lines)
         kept = [m is None or m[1] in own for m in told]
-        lines[:] = [line for line, keep in zip(lines, kept, strict=True) if keep]
+        text = "\n".join(line for line, keep in zip(lines, kept, strict=True) if keep)
+        lines[:] = re.sub(r"(?m)^Returns:\n    `[A-Z]\w+`\.\n", "", text).split("\n")
     # Code that goes on as a word, as in `Row`s.
     ended = re.sub(r"(``.+?``|`[^`]+`)(\w?)", _ended, "\n".join(lines))
     # Metrics have arguments in common, which are told after their own.
