@@ -56,6 +56,8 @@ nb_execution_mode = "cache" if os.environ.get("NOTEBOOKS") else "off"
 nb_execution_cache_path = str(ROOT / "build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_execution_in_temp = True
+nb_output_stderr = "remove"  # TensorFlow tells of its devices there.
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
