@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint docs bench peers sanity study kur floor clean
+.PHONY: help demo test fast lint docs bench peers sanity study kur figures floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ study: $(VENV)/demo.stamp  ## Compare methods by metrics that mask inputs; fills
 
 kur: $(VENV)/demo.stamp  ## Compare heads that use kernels sparingly with others; fills docs/kernel_usage.md.
 	$(VENV)/bin/python benchmarks/kernel_usage.py $(ARGS)
+
+figures: $(VENV)/demo.stamp  ## Draw the pictures of the README and of docs/methods.md.
+	$(VENV)/bin/python benchmarks/figures.py $(ARGS)
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR) $(PEERS)

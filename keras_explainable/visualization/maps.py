@@ -253,7 +253,7 @@ class _Sheet:
             place = {"x": _MARGIN, "y": top + height / 2, "va": "center", "rotation": 90}
         place["x"], place["y"] = place["x"] / self.total[1], 1 - place["y"] / self.total[0]
         place["ha"] = "center" if self.rows else "left"
-        text, size = _fit(name, width if self.rows else height)
+        text, size = _fit(name, width if self.rows else height, "bold")
         self.figure.text(s=text, size=size, weight="bold", color=_TEXT_COLOR, **place)
 
 
@@ -420,13 +420,17 @@ def _write_title(ax, title):
         ax.set_title(text, size=size, color=_TEXT_COLOR, pad=3)
 
 
-def _fit(text, width):
+def _fit(text, width, weight="normal"):
     """Return a text and its font size that fit a width, in inches: smaller, then abridged."""
+    from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
+    font = FontProperties(weight=weight)
+
     def excess(text, size):
+        path = TextPath((0, 0), text or "-", size=size, prop=font)
         # Text is drawn a little wider than its path, for its pixels are whole.
-        return 1.04 * TextPath((0, 0), text or "-", size=size).get_extents().width / 72 / width
+        return 1.04 * path.get_extents().width / 72 / width
 
     short = _abridged(str(text), lambda text: excess(text, _SMALLEST_FONT_SIZE) <= 1)
     return short, np.clip(_FONT_SIZE / excess(short, _FONT_SIZE), _SMALLEST_FONT_SIZE, _FONT_SIZE)

@@ -103,6 +103,20 @@ def test_every_method_has_a_section_that_tells_its_options(name):
     assert ("no options" in section) == (not options)
 
 
+@pytest.mark.parametrize("name", [*ke.methods.names(), *ke.methods.meta_names()])
+def test_every_method_has_a_picture_below_its_heading(name):
+    heading = f"### `{name}`" if name in ke.methods.meta_names() else f"## `{name}`"
+    below = METHODS.split(f"\n{heading}\n", 1)[1].lstrip()
+    assert re.match(rf"!\[.+\]\(images/methods/{name}\.png\)\n", below)
+
+
+def test_pictures_of_methods_load_fast():
+    images = ROOT / "docs" / "images"
+    pictures = [images / "digits.png", images / "methods_digits.png", *images.glob("methods/*.png")]
+    assert len(pictures) == 2 + len(ke.methods.names()) + len(ke.methods.meta_names())
+    assert [path.name for path in pictures if path.stat().st_size > 300_000] == []
+
+
 @pytest.mark.parametrize("name", ke.methods.meta_names())
 def test_every_meta_method_has_a_section_that_tells_its_options(name):
     section = _section(_section(METHODS, "## Meta methods"), f"### `{name}`")

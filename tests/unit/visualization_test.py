@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
@@ -185,6 +187,16 @@ def test_nothing_overlaps_nor_leaves_the_figure(layout):
         for other in boxes[:index]:
             apart = box.x0 >= other.x1 or other.x0 >= box.x1
             assert apart or box.y0 >= other.y1 - 1 or other.y0 >= box.y1 - 1
+
+
+def test_bold_names_of_methods_keep_apart():
+    names = ["full_gradients", "guided_backprop", "input_x_gradient", "integrated_gradients"]
+    figure = visualization.grid(
+        np.zeros((1, 8, 8)), {name: np.ones((1, 4, 4)) for name in names}, cell_size=1.2
+    )
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_abridged_titles_keep_their_score():

@@ -1,0 +1,92 @@
+"""The pictures of `benchmarks/figures.py` show every method, from the maps of a model."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_explainable as ke
+from keras_explainable import demo
+from tests.conftest import script
+
+figures = script("figures")
+
+
+@pytest.fixture(scope="module")
+def source():
+    image = np.zeros((1, 64, 64, 1), "float32")
+    image[0, 8:30, 8:30] = 1
+    model = demo.build_model(filters=(4, 4, 4))
+    titles = ["digit 3 0.91", "digit 5 0.87"]
+    return figures.Explained(model, image, np.array([[3, 5]]), titles)
+
+
+def test_every_method_is_on_the_sheet_once():
+    shown = [name for row in figures.rows() for name in row]
+    assert sorted(shown) == sorted([*ke.methods.names(), *ke.methods.meta_names()])
+    assert max(map(len, figures.rows())) <= figures.COLUMNS
+
+
+def test_every_meta_method_is_drawn_with_a_method():
+    assert set(figures.META_METHODS) == set(ke.methods.meta_names())
+
+
+def test_fine_maps_are_those_of_the_gradient_family():
+    fine = {name for name in ke.methods.names() if figures._is_fine(name)}
+    family = {n for n in ke.methods.names() if ke.methods.registration(n).family == "gradient"}
+    assert fine == family
+    assert figures._is_fine(ke.methods.guided("gradcam"))
+    assert not figures._is_fine(ke.methods.tta("gradcam"))
+
+
+def test_strips_show_filtered_and_raw_maps(source, monkeypatch):
+    drawn = []
+    grid = ke.visualization.grid
+
+    def noted(images, maps, **options):
+        drawn.append(maps)
+        return grid(images, maps, **options)
+
+    monkeypatch.setattr(ke.visualization, "grid", noted)
+    strip = figures.draw_strip(source, "gradcam")
+    filtered, raw = drawn
+    assert list(filtered) == list(raw) == source.titles
+    maps = ke.gradcam(source.model, source.image, [[3, 5]], postprocessing=None)[1]
+    for number, title in enumerate(source.titles):
+        np.testing.assert_allclose(raw[title], maps[..., number], atol=1e-6)
+        assert filtered[title].min() >= 0
+    assert strip.height > 2 * 150
+    assert np.ptp(np.asarray(strip)) > 200
+
+
+def test_scene_is_one_that_all_models_get_right():
+    class Fixed:
+        def __init__(self, scores):
+            self.scores = np.asarray(scores, float)
+
+        def predict(self, _, **__):
+            return self.scores
+
+    labels = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]], float)
+    scenes = demo.Scenes(None, labels, None)
+    wrong = labels.copy()
+    wrong[0, 2] = 0.9
+    models = [Fixed(labels * 0.8), Fixed(wrong)]
+    assert figures.choose_scene(models, scenes, num_digits=2) == 1
+
+
+def test_resizable_models_predict_the_same(source):
+    clone = figures.resizable(source.model)
+    assert clone.input_shape == (None, None, None, 1)
+    np.testing.assert_allclose(
+        clone.predict(source.image, verbose=0), source.model.predict(source.image, verbose=0)
+    )
+
+
+def test_pictures_are_saved_small_and_alike(tmp_path):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 9, (40, 60, 3), dtype="uint8") * 28)
+    for colors in (None, 256):
+        path = tmp_path / "folder" / "picture.png"
+        figures.save(image, path, colors)
+        saved = np.asarray(Image.open(path).convert("RGB"), int)
+        assert np.abs(saved - np.asarray(image, int)).mean() < (16 if colors else 1e-9)
