@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint bench peers sanity study kur figures floor clean
+.PHONY: help demo test fast lint docs bench peers sanity study kur figures floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -32,8 +32,13 @@ lint: $(VENV)/test.stamp  ## Check the style of the code.
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 
+# Every warning is an error. Notebooks are run once, and again where they changed.
+docs: $(VENV)/docs.stamp  ## Build the site in build/docs; `make docs NOTEBOOKS=1` runs the notebooks for it.
+	NOTEBOOKS=$(NOTEBOOKS) $(VENV)/bin/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs $(ARGS)
+
 bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs/speed.md.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+	if [ -e $(PEERS)/peers.stamp ]; then $(PEERS)/bin/python benchmarks/peers.py $(filter --write,$(ARGS)); fi
 	$(VENV)/bin/python benchmarks/metrics.py
 	$(VENV)/bin/python benchmarks/training.py
 

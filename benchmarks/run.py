@@ -2,7 +2,7 @@
 
 Usage: `make bench` (or `python benchmarks/run.py`) measures, prints Markdown tables, and writes the
 numbers to `build/speed.json` (`--json FILE` says where) and a plot of the cost by number of units
-beside. On two processor cores it takes some 25 minutes, or with `--seconds` for each case as many
+beside. On two processor cores it takes some 40 minutes, or with `--seconds` for each case as many
 as it says. `--write` puts all that into the documentation: the tables into `docs/speed.md` and
 `README.md`, between the markers there, `docs/speed.json` and `docs/images/speed_units.png`.
 `--tables` writes these, but for the numbers, from `docs/speed.json`, and measures nothing.
@@ -138,10 +138,9 @@ def run(options, path):
 
 def write_docs(results):
     """Write results into the documentation."""
-    text = pages.render(results, pages.PLOT.relative_to(pages.DOCS))
     if results.get("units"):
         pages.draw(results["units"], pages.PLOT)
-    pages.write(pages.PAGE, "run", f"{text}\nAll numbers are in [speed.json](speed.json).\n")
+    pages.write(pages.PAGE, "run", pages.page_text(results))
     pages.write(pages.README, "run", pages.readme_table(results))
 
 

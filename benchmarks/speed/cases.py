@@ -86,13 +86,12 @@ CASES = {
             "d_minmax_gradcam",
         )
     },
-    "d_minmax_gradcam, 80 units, 16×16×2048 activations": Case(
-        "d_minmax_gradcam",
-        ALL,
-        Model(size=512, classes=80, activation="sigmoid"),
-        bound=1.5,
-        memory=2.0,
-    ),
+    **{
+        f"{name}, 80 units, 16×16×2048 activations": Case(
+            name, ALL, Model(size=512, classes=80, activation="sigmoid"), bound=1.5, memory=2.0
+        )
+        for name in ("gradcam", "hirescam", "xgradcam", "minmax_gradcam", "d_minmax_gradcam")
+    },
     # All channels share one pass of the inputs as they are.
     "scorecam, one unit, per live channel": Case(
         "scorecam", {"y": 7, "top_k": 32}, once=1, per=32, bound=1.0

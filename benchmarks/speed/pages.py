@@ -19,7 +19,7 @@ README_ROWS = (
     ("`cam`, 1000 units", "cam, 1000 units"),
     ("`minmaxcam`, 1000 units", "minmaxcam, 1000 units"),
     (
-        "the other CAMs with one backward pass, and `eigencam`, one unit",
+        "the other CAMs with gradients of one layer, and `eigencam`, one unit",
         "hirescam, one unit",
         "xgradcam, one unit",
         "gradcampp, one unit",
@@ -187,7 +187,9 @@ def replicas_table(found):
     for name, title in (("predict", "`model.predict`"), ("explain", "`ke.gradcam`")):
         one, two = found[name]
         rows.append([title, f"{one * 1e3:.1f} ms", f"{two * 1e3:.1f} ms", f"{one / two:.2f}"])
-    where = f"{found['device']}s, a core and a thread each" if found["pinned"] else found["device"]
+    where = (
+        f"{found['device']}s, a thread each on two cores" if found["pinned"] else found["device"]
+    )
     rows = table(["For each image", "one replica", "two replicas", "gain"], rows)
     return (
         f"{rows}\nReplicas on {where}. Two replicas change the ratio of the two by a factor of "
@@ -223,6 +225,12 @@ def render(results, image=None):
             if image and key == "units":
                 parts += [f"![Cost by the number of explained units, for each method]({image})\n"]
     return "\n".join(parts)
+
+
+def page_text(results):
+    """Write the part of the page on speed."""
+    text = render(results, PLOT.relative_to(DOCS))
+    return f"{text}\nAll numbers are in [{NUMBERS.name}]({NUMBERS.name}).\n"
 
 
 def readme_table(results):

@@ -8,11 +8,13 @@ from speed import timing
 
 NUM_IMAGES, PER_REPLICA = 64, 16
 # Processes of one and of two replicas take turns this many times.
-ROUNDS = 2
+ROUNDS = 3
+# On a single core, threads of TensorFlow that wait take time from the one that computes.
+NUM_CORES = 2
 
 
-def pin(num_replicas):
-    """Give this process a core for each replica, where the system can; before its threads start.
+def pin():
+    """Keep this process to the first cores, where the system can; before its threads start.
 
     Returns:
         whether it has them.
@@ -20,16 +22,17 @@ def pin(num_replicas):
     if not hasattr(os, "sched_setaffinity"):
         return False
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < num_replicas:
+    if len(cores) < NUM_CORES:
         return False
-    os.sched_setaffinity(0, cores[:num_replicas])
+    os.sched_setaffinity(0, cores[:NUM_CORES])
     return True
 
 
 def measure(num_replicas, seconds, dtype, jit_compile):
     """Time `ke.gradcam` and `predict` with some replicas.
 
-    On GPUs, if there are two, replicas have one each; on a CPU a core each, and one thread.
+    On GPUs, if there are two, replicas have one each; on a CPU a computing thread each, on the same
+    two cores whether there are one or two.
 
     Args:
         num_replicas: 1 or 2.
@@ -47,11 +50,11 @@ def measure(num_replicas, seconds, dtype, jit_compile):
     import keras_explainable as ke
 
     kind = "GPU" if len(tf.config.list_physical_devices("GPU")) > 1 else "CPU"
-    pinned = kind == "CPU" and pin(num_replicas)
+    pinned = kind == "CPU" and pin()
     if kind == "CPU":
         tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(num_replicas)
+        tf.config.threading.set_inter_op_parallelism_threads(NUM_CORES)
         device = tf.config.list_physical_devices("CPU")[0]
         logical = [tf.config.LogicalDeviceConfiguration()] * num_replicas
         tf.config.set_logical_device_configuration(device, logical)

@@ -4,6 +4,8 @@ from speed import cases
 from speed import timing
 
 COUNTS = (1, 20, 80, 1000)
+# The panel of methods whose cost grows with the units.
+GROWING = "Something for each unit"
 # Panels of the plot, and the options of their methods. Score-CAM takes a pass for each channel,
 # which a few channels tell as well.
 GROUPS = {
@@ -15,7 +17,7 @@ GROUPS = {
         "minmaxcam": {},
         "minmax_gradcam": {},
     },
-    "Something for each unit": {
+    GROWING: {
         "gradcampp": {},
         "layercam": {},
         "gradcam_elementwise": {},
@@ -51,7 +53,7 @@ def measure(method, seconds, dtype, jit_compile):
     forward = cases.forward_of(network, jit_compile)
     found, options, last = {}, METHODS[method], None
     for count in COUNTS:
-        if last and reckoned(last, count) > LONGEST:
+        if last and reckoned(method, last, count) > LONGEST:
             break
         indices = None
         if count < model.classes:
@@ -69,8 +71,9 @@ def measure(method, seconds, dtype, jit_compile):
     return found
 
 
-def reckoned(last, count):
-    """Return the seconds that a count will take at the most, from the last one measured."""
+def reckoned(method, last, count):
+    """Return about the seconds that a count will take, by the last one measured."""
     known, times = last
     above = max(0.0, times["measured"] - times["reference"])
-    return times["reference"] + above * count / known
+    growth = count / known if method in GROUPS[GROWING] else 1
+    return times["reference"] + above * growth

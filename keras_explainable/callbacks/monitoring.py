@@ -34,7 +34,7 @@ class Evaluate(keras.callbacks.Callback):
             always the first of a fit. In the others the last values stay in `logs`. The `patience`
             of `EarlyStopping` counts epochs, those among them: with `every=5` it is 15 for three
             evaluations. Defaults to 1.
-        prefix: what names begin with. Defaults to "val_".
+        prefix: what names begin with. Defaults to `"val_"`.
         num_resamples: as for `ke.evaluate`; `logs` have no intervals. Defaults to 0.
         **options: further arguments of `ke.evaluate`, such as `masks` and `batch_size`, but for
             `path` and `verbose`.

@@ -20,6 +20,10 @@ class Slices:
         batch_size: samples per batch. Defaults to 32, or to all of fewer samples.
         replicas: number of replicas that share a batch.
         size: samples per batch, also where there are fewer. Defaults to none.
+
+    Attributes:
+        num_batches: number of batches.
+        size: samples per batch.
     """
 
     def __init__(self, data, batch_size, replicas, size=None):
@@ -28,23 +32,24 @@ class Slices:
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
         if size is None:
             size = min(batch_size, self._num_samples)
-        self._size = multiple(size, replicas)
-        self.num_batches = -(-self._num_samples // self._size)
+        self.size = multiple(size, replicas)
+        self.num_batches = -(-self._num_samples // self.size)
 
     def __getitem__(self, index):
         """Return a batch."""
-        start = index * self._size
-        stop = min(start + self._size, self._num_samples)
+        start = index * self.size
+        stop = min(start + self.size, self._num_samples)
         batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
-        return fill(batch, stop - start, self._size)
+        return fill(batch, stop - start, self.size)
 
-    def batches(self, first=0, step=1):
-        """Yield the batches from one on, or every one of some number."""
-        return (self[index] for index in range(first, self.num_batches, step))
+    def batches(self, first=0, stop=None, step=1):
+        """Yield the batches from one on, before another one, or every one of some number."""
+        return (self[index] for index in range(self.num_batches)[first:stop:step])
 
-    def identity(self):
-        """Return what tells the data from others."""
-        return [self._num_samples, self._size, digest(self._data, self._size)]
+    def identity(self, whole=True):
+        """Return what tells the data from others: all, or the first and the last batch."""
+        data = self._data if whole else [self[0], self[self.num_batches - 1]]
+        return [self._num_samples, self.size, digest(data, self.size)]
 
 
 class Loaded:
@@ -54,6 +59,10 @@ class Loaded:
         dataset: `keras.utils.PyDataset`.
         prepare: function from one of its elements to a batch and its number of samples.
         replicas: number of replicas that share a batch.
+
+    Attributes:
+        num_batches: number of batches.
+        size: samples of the first batch, once `identity` has read it.
     """
 
     def __init__(self, dataset, prepare, replicas):
@@ -61,19 +70,20 @@ class Loaded:
         self._prepare = prepare
         self._replicas = replicas
         self.num_batches = len(dataset)
+        self.size = None
 
     def __getitem__(self, index):
         """Return a batch."""
         batch, rows = self._prepare(self._dataset[index])
         return fill(batch, rows, multiple(rows, self._replicas))
 
-    def batches(self, first=0, step=1):
-        """Yield the batches from one on, or every one of some number."""
+    def batches(self, first=0, stop=None, step=1):
+        """Yield the batches from one on, before another one, or every one of some number."""
         ahead = max(self._dataset.workers, self._dataset.max_queue_size)
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(max(self._dataset.workers, 1)) as pool:
             try:
-                for index in range(first, self.num_batches, step):
+                for index in range(self.num_batches)[first:stop:step]:
                     waiting.append(pool.submit(self.__getitem__, index))
                     if len(waiting) > ahead:
                         yield waiting.popleft().result()
@@ -82,9 +92,11 @@ class Loaded:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def identity(self):
+    def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""
-        return [self.num_batches, digest(self[0], 32)]
+        batch = self[0]
+        self.size = num_rows(batch)
+        return [self.num_batches, digest(batch, 32)]
 
 
 class Streamed:
@@ -92,20 +104,27 @@ class Streamed:
 
     Args:
         dataset: data set of such batches.
+
+    Attributes:
+        num_batches: number of batches, or `None` where it is unknown.
+        size: samples of the first batch, once `identity` has read it.
     """
 
     def __init__(self, dataset):
         self._dataset = dataset
         known = int(dataset.cardinality())
         self.num_batches = known if known >= 0 else None
+        self.size = None
 
-    def batches(self, first=0, step=1):
-        """Yield the batches from one on, or every one of some number."""
-        return iter(self._dataset.skip(first).shard(step, 0))
+    def batches(self, first=0, stop=None, step=1):
+        """Yield the batches from one on, before another one, or every one of some number."""
+        dataset = self._dataset if stop is None else self._dataset.take(stop)
+        return iter(dataset.skip(first).shard(step, 0))
 
-    def identity(self):
+    def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""
         batch = keras.tree.map_structure(np.asarray, next(self.batches()))
+        self.size = num_rows(batch)
         return [self.num_batches, digest(batch, 32)]
 
 
@@ -121,6 +140,16 @@ def check_shared(source, options, target):
 def multiple(rows, replicas):
     """Round a number of samples up to one that replicas can share."""
     return -(-rows // replicas) * replicas
+
+
+def num_rows(batch):
+    """Return the number of samples of a batch, those that fill it up among them."""
+    return len(keras.tree.flatten(batch["inputs"])[0])
+
+
+def filled(batch, size):
+    """Fill a batch up where it is smaller than others."""
+    return batch if num_rows(batch) >= size else fill(batch, np.sum(batch["valid"]), size)
 
 
 def fill(batch, rows, size):

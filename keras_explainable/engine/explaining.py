@@ -24,8 +24,10 @@ from keras_explainable.engine._batching import Loaded
 from keras_explainable.engine._batching import Slices
 from keras_explainable.engine._batching import Streamed
 from keras_explainable.engine._batching import check_shared
+from keras_explainable.engine._batching import filled
 from keras_explainable.engine._batching import is_chief
 from keras_explainable.engine._batching import multiple
+from keras_explainable.engine._batching import num_rows
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
 from keras_explainable.engine._batching import wait_for_workers
@@ -180,8 +182,6 @@ class Explainer(keras.Model):
         num_batches = source.num_batches
         if steps is not None:
             num_batches = steps if num_batches is None else min(steps, num_batches)
-        if verbose == "auto" and num_batches == 1:
-            verbose = 0
         if path is not None:
             return self._stored(path, dtype, source, num_batches, verbose, callbacks, shard)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
@@ -220,7 +220,7 @@ class Explainer(keras.Model):
     def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
         """Write logits and maps to a store, which goes on where it was."""
         strategy = self.distribute_strategy
-        identity = self._identity(source, num_batches)
+        identity = self._identity(source, num_batches, shard)
         if shard is not None and num_batches is not None:
             if shard[1] > num_batches:
                 raise invalid("shard", f"{num_batches} shards at most, one per batch", shard)
@@ -228,20 +228,24 @@ class Explainer(keras.Model):
         writer = storing.Writer(path, dtype, identity, not is_chief(strategy), shard)
         if not writer.is_complete:
             with writer:
-                for first, stop in writer.missing():
-                    stop = num_batches if stop is None else stop
-                    for logits, maps in self._explained(
-                        source, stop, verbose, callbacks, first, *(shard or (0, 1))
-                    ):
-                        writer.append(logits, maps)
-                    if self.stop_predicting:
-                        break
+                missing = writer.missing(), *(shard or (0, 1))
+                for logits, maps in self._explained(
+                    source, num_batches, verbose, callbacks, *missing
+                ):
+                    writer.append(logits, maps)
+            if self.stop_predicting and writer.num_batches != num_batches:
+                found = f"A callback stopped after {writer.num_batches} batches of {path}"
+                raise RuntimeError(f"{found}, which are kept. The same call goes on from there.")
             writer.finish()
             wait_for_workers(strategy)
         return storing.Store(writer.path)
 
-    def _explained(self, source, num_batches, verbose, callbacks, first=0, index=0, count=1):
-        """Yield the logits and maps of each batch of a shard from one on, as `predict` does."""
+    def _explained(
+        self, source, num_batches, verbose, callbacks, ranges=((0, None),), index=0, count=1
+    ):
+        """Yield the logits and maps of batches, of some ranges of a shard, as `predict` does."""
+        if verbose == "auto" and num_batches == 1:
+            verbose = 0
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=verbose != 0,
@@ -252,16 +256,26 @@ class Explainer(keras.Model):
         )
         self.stop_predicting = False
         callbacks.on_predict_begin()
-        for step, batch in enumerate(source.batches(first * count + index, count), first):
-            if step == num_batches:
-                break
+        size = source.size
+        for step, batch in self._numbered(source, num_batches, ranges, index, count):
             callbacks.on_predict_batch_begin(step)
-            outputs = self._run(batch)
+            size = size or num_rows(batch)
+            # What is computed of a batch, to the bit, mustn't depend on those that came before.
+            outputs = self._run(filled(batch, size))
             callbacks.on_predict_batch_end(step, {"outputs": outputs})
             yield trimmed(outputs)
             if self.stop_predicting:
                 break
         callbacks.on_predict_end()
+
+    @staticmethod
+    def _numbered(source, num_batches, ranges, index, count):
+        """Yield the batches of ranges of a shard, with their numbers within it."""
+        for first, stop in ranges:
+            stop = num_batches if stop is None else stop
+            if stop is None or first < stop:
+                last = None if stop is None else stop * count
+                yield from enumerate(source.batches(first * count + index, last, count), first)
 
     def _run(self, batch):
         """Run the step on one batch, on all replicas."""
@@ -417,13 +431,13 @@ class Explainer(keras.Model):
 
         return Loaded(x, prepare, replicas)
 
-    def _identity(self, source, num_batches):
+    def _identity(self, source, num_batches, shard):
         """Return what tells an explanation of data from others."""
         return {
             "method": described(self.method),
             "options": self.description,
             "model": fingerprint(self.exposed),
-            "data": [num_batches, *source.identity()],
+            "data": [num_batches, *source.identity(whole=shard is None)],
         }
 
     def _arrays(self, x, y, options, target=None):
@@ -535,11 +549,10 @@ class Explainer(keras.Model):
     def _pad(self, batch, rows):
         """Fill a batch up, so that every replica gets the same number of samples."""
         replicas = self.distribute_strategy.num_replicas_in_sync
-        if replicas == 1:
-            return batch
         padded = tf.range(multiple(rows, replicas))
-        taken = tf.minimum(padded, rows - 1)
-        batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
+        if replicas > 1:
+            taken = tf.minimum(padded, rows - 1)
+            batch = keras.tree.map_structure(lambda t: tf.gather(t, taken), batch)
         return batch | {"valid": tf.cast(padded < rows, tf.int32)}
 
 

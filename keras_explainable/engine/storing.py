@@ -37,7 +37,7 @@ class Store:
 
     Args:
         path: file that `ke.explain` wrote, or of which it wrote all shards, whose samples come in
-            the order of the data. Also a list of files, whose samples follow each other.
+            the order of the data. Also a list of such, whose samples follow each other.
 
     Attributes:
         paths: list of the files.
@@ -46,6 +46,7 @@ class Store:
     Raises:
         ValueError: if a file is none of `ke.explain`, or a shard is missing, or files don't go
             together.
+        OSError: if a file isn't there, or can't be read.
 
     Example:
         >>> import keras, numpy as np, pathlib, tempfile, keras_explainable as ke
@@ -59,22 +60,29 @@ class Store:
     """
 
     def __init__(self, path):
-        listed = isinstance(path, list | tuple)
-        self.paths = [Path(p) for p in path] if listed else _shards(Path(path)) or [Path(path)]
-        if not self.paths:
+        listed = path if isinstance(path, list | tuple) else [path]
+        if not listed:
             raise invalid("path", "one file at least", path)
-        described = [_described(p) for p in self.paths]
-        self._shapes = described[0]["shapes"]
-        for other in described:
+        stores = [_shards(Path(p)) or [Path(p)] for p in listed]
+        self.paths = [p for files in stores for p in files]
+        described = {p: _described(p) for p in self.paths}
+        for name, files in zip(listed, stores, strict=True):
+            is_shard = files == [Path(name)] and "shard" in described[files[0]]["identity"]
+            if is_shard and len(listed) > 1:
+                hint = "Pass the path that all its shards were made with."
+                raise invalid("path", "whole stores in a list", f"the shard {name}", hint)
+        self._shapes = described[self.paths[0]]["shapes"]
+        for other in described.values():
             if other["shapes"] != self._shapes:
                 expected = f"files whose samples have the shapes {self._shapes}"
                 raise invalid("path", expected, other["shapes"])
         self.logits = np.concatenate([_read(p, ["logits"])["logits"] for p in self.paths])
-        self._stops = np.cumsum([one["samples"] for one in described])
-        self._order = np.arange(len(self))
-        if not listed and len(self.paths) > 1:
-            self._order = _interleaved(self.paths, [one["identity"] for one in described])
-            self.logits = self.logits[self._order]
+        self._stops = np.cumsum([described[p]["samples"] for p in self.paths])
+        order = []
+        for files in stores:
+            order.append(_order(files, [described[p] for p in files]) + sum(map(len, order)))
+        self._order = np.concatenate(order)
+        self.logits = self.logits[self._order]
 
     def __len__(self):
         """Count the samples."""
@@ -164,6 +172,11 @@ class Writer:
             _zarr()
         if not self.path.parent.is_dir():
             raise invalid("path", "a file in a folder that is there", str(path))
+        others = [p for p in _files(Path(path)) if _count(p) != _count(self.path)]
+        if others:
+            hint = "Delete it, or write to another path."
+            kind = "but one file" if shard is None else f"but {shard[1]} shards"
+            raise invalid("path", f"a store of which nothing is there {kind}", others[0], hint)
         identity = {"version": _VERSION, **identity, "dtype": dtype}
         if shard is not None:
             identity["shard"] = shard
@@ -203,6 +216,7 @@ class Writer:
     def append(self, logits, maps):
         """Add the logits and maps of a batch."""
         if self.is_only_reading:
+            self.num_batches += 1
             return
         fields = {"logits": np.asarray(logits, "float32")}
         if self._shard is not None:
@@ -236,6 +250,9 @@ class Writer:
         parts = [part for part in self._listed() if part[1] <= self.num_batches]
         stops = [0, *(stop for _, stop, _ in parts)]
         if not parts:
+            shutil.rmtree(self._parts)
+            if self._shard is not None:
+                raise invalid("shard", "no more shards than batches", self._shard)
             raise invalid("x", "one batch at least", "none")
         if [*(start for start, _, _ in parts), self.num_batches] != stops:
             raise OSError(f"Parts of {self.path} are missing. The same call makes them.")
@@ -279,15 +296,26 @@ def _shard(path, index, count):
     return path.with_name(f"{path.stem}-{index:05d}-of-{count:05d}{path.suffix}")
 
 
+def _count(path):
+    """Return of how many shards the file is one, or `None`."""
+    found = re.search(r"-\d{5,}-of-(\d{5,})$", path.stem)
+    return int(found[1]) if found else None
+
+
+def _files(path):
+    """Return the files of a store that are there: one, or shards."""
+    name = re.compile(rf"{re.escape(path.stem)}(-\d+-of-\d+)?{re.escape(path.suffix)}")
+    return sorted(p for p in path.parent.glob("*") if name.fullmatch(p.name))
+
+
 def _shards(path):
     """Return the files of all shards of a store, or none where it is one file."""
-    name = re.compile(rf"{re.escape(path.stem)}-(\d+)-of-(\d+){re.escape(path.suffix)}")
-    found = [name.fullmatch(p.name) for p in path.parent.glob("*")] if not path.exists() else []
-    counts = {int(match[2]) for match in found if match}
-    if not counts:
+    counts = {_count(p) for p in _files(path)}
+    if counts <= {_count(path)}:
         return []
     if len(counts) > 1:
-        raise invalid("path", "shards of one number", f"shards of {sorted(counts)} of {path}")
+        found = ", ".join("one file" if n is None else f"{n} shards" for n in counts)
+        raise invalid("path", "one file, or shards of one number", f"{found} of {path}")
     count = counts.pop()
     paths = [_shard(path, index, count) for index in range(count)]
     absent = [index for index, shard in enumerate(paths) if not shard.exists()]
@@ -298,13 +326,16 @@ def _shards(path):
     return paths
 
 
-def _interleaved(paths, identities):
-    """Return the samples of all shards, one file after the other, in the order of the data."""
-    for path, identity in zip(paths, identities, strict=True):
-        differing = _differing(identity, identities[0])
-        if set(differing) - {"shard"}:
+def _order(paths, described):
+    """Return the samples of one file, or of all shards, in the order of the data."""
+    if len(paths) == 1:
+        return np.arange(described[0]["samples"])
+    for path, one in zip(paths, described, strict=True):
+        differing = set(_differing(one["identity"], described[0]["identity"])) - {"shard"}
+        if differing:
             expected = f"shards of one explanation, as {paths[0]}"
-            raise invalid("path", expected, f"{path}, made with another {', '.join(differing)}")
+            received = f"{path}, made with another {', '.join(sorted(differing))}"
+            raise invalid("path", expected, received)
     batches = np.concatenate([_read(path, ["batches"])["batches"] for path in paths])
     absent = set(range(int(batches.max()))) - set(batches.tolist())
     if absent:
@@ -452,10 +483,14 @@ def _taken(array, rows):
 
 def _described(path):
     """Return what a file says of itself."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}, and none of shards of it.")
     try:
         with _opened(path) as file:
             return json.loads(file.attrs[_ATTRIBUTE])
     except _UNREADABLE as error:
+        if getattr(error, "errno", None):  # One that may be whole, but is locked or forbidden.
+            raise
         hint = "A damaged one is made anew once it is deleted."
         raise invalid("path", "a file that `ke.explain` wrote", str(path), hint) from error
 
@@ -471,6 +506,8 @@ def _opened(path, mode="r"):
             with h5py.File(path, mode, **kept) as file:
                 yield file
         except RuntimeError as error:  # What comes when the last bytes can't be written.
+            if mode == "r":
+                raise
             raise OSError(f"{path} can't be written: {error}") from error
 
 

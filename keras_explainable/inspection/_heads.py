@@ -322,6 +322,11 @@ def linear_head(calls, logits, endpoint):
         return None, f"{found} was found {'before the last linear layer' if head else 'there'}"
     if call.inputs[0] is not endpoint:
         return None, f"{call.path!r} pools other activations than the ones chosen"
+    if head is not None:
+        # After a reshape, groups of the averages may share a kernel.
+        kernel, expected = tuple(_kernel(head).shape[-2:]), (endpoint.shape[-1], logits.shape[-1])
+        if kernel != expected:
+            return None, f"the kernel of {head.name!r} is {kernel} in place of {expected}"
     return head, ""
 
 

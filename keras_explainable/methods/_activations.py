@@ -74,10 +74,11 @@ def explain_layers(
             logits,
             indices,
             activations[0],
-            outputs.held or activations[0][0].shape.num_elements(),
+            outputs.held,
         )
     else:
-        held = None if whole else outputs.held
+        # The budget counts kernels, and not what maps that are resized to the input take.
+        held = None if whole or always_fuse else outputs.held
         maps = explain_fused(
             explain_unit, logits, indices, model, inputs, fusion, always_fuse, held
         )

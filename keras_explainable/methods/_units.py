@@ -98,7 +98,8 @@ def explain_linear(explain, explain_column, logits, indices, activations, held):
         logits: float tensor `(batch, units)`.
         indices: units to explain, as in `inspection.gather_units`.
         activations: tensor `(batch, *positions, kernels)` that is explained with.
-        held: number of values of a gradient of one sample.
+        held: number of values of a gradient of one sample where it is the same at every position;
+            `None` elsewhere, where it has the size of the activations.
 
     Returns:
         maps `(batch, *positions, n)`.
@@ -107,14 +108,15 @@ def explain_linear(explain, explain_column, logits, indices, activations, held):
     units = logits.shape[-1] if indices is None else indices.shape[1]
     positions = activations.shape[1:-1].num_elements()
     if units is None or positions is None or units <= positions:
-        return explain_columns(explain_column, logits, indices)
+        return explain_columns(explain_column, logits, indices, held=held)
     cotangent = tf.zeros_like(logits)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(cotangent)
         maps = explain(cotangent)
-    held = 4 * held * (activations.shape[0] or _BATCH_SIZE)
+    values = held or activations.shape[1:].num_elements()
+    size = 4 * values * (activations.shape[0] or _BATCH_SIZE)
     # Side by side is fastest, in chunks of two at least where memory doesn't allow it.
-    chunk = None if positions * held <= _BUDGET else max(2, _BUDGET // held)
+    chunk = None if positions * size <= _BUDGET else max(2, _BUDGET // size)
     jacobian = tape.batch_jacobian(maps, cotangent, parallel_iterations=chunk)
     return gather_units(jacobian, indices)
 

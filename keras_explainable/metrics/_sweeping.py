@@ -19,7 +19,7 @@ class ThresholdSweep(keras.metrics.Metric):
     Args:
         metric: name of a metric with an option `threshold`, such as "segmentation_iou".
         thresholds: non-empty sequence of numbers. Defaults to 0.05, 0.1, ..., 0.8.
-        name: name of the metric. Defaults to "best_" and that of the metric swept.
+        name: name of the metric. Defaults to `"best_"` and that of the metric swept.
         dtype: dtype of the state. Defaults to "float32".
         **options: further arguments of the class of the metric.
 

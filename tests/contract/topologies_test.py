@@ -9,8 +9,10 @@ import inspect
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_explainable as ke
+from keras_explainable.methods import _units
 from tests import zoo
 
 METHODS = zoo.METHODS
@@ -100,3 +102,32 @@ def test_eager_and_xla_equal_graph(method, mode):
     logits, maps = _explain(method, zoo.nested_with_pooling(), **mode)
     _close(logits, zoo.logits(), 1e-5)
     _close(maps, _reference(method), 1e-5)
+
+
+def _on_two_replicas():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        return zoo.functional()
+
+
+WAYS = {
+    "graph": (zoo.functional, {}),
+    "eager": (zoo.functional, {"run_eagerly": True}),
+    "xla": (zoo.functional, {"jit_compile": True}),
+    "replicas": (_on_two_replicas, {}),
+    "mixed_float16": (zoo.KINDS["mixed_float16"], {}),
+    "mixed_bfloat16": (zoo.KINDS["mixed_bfloat16"], {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "minmax_gradcam", "d_minmaxcam"])
+def test_units_side_by_side_have_the_maps_of_each(method, way, monkeypatch):
+    expected, used, side_by_side = _reference(method), [], tf.vectorized_map
+    monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
+    monkeypatch.setattr(_units, "_FEW", 1)
+    # Two units of a batch of three: the last chunk is filled up.
+    monkeypatch.setattr(_units, "_CHUNK_BUDGET", 2 * 4 * 3 * zoo.KERNELS)
+    build, options = WAYS[way]
+    specimen = build()
+    _close(_explain(method, specimen, **options)[1], expected, specimen.tolerance)
+    assert used

@@ -147,14 +147,61 @@ def _written(default):
     return f"{default:g}" if is_number else str(default)
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+def test_table_of_uses_lists_all_methods_and_what_they_cost():
+    speed = (ROOT / "docs" / "speed.md").read_text("utf-8")
+    rows = [
+        row
+        for heading in ("## Cost of each method", "Meta methods, of a method that takes $`M`$:")
+        for row in _table(speed, heading)
+    ]
+    stated = [
+        (*re.findall(r"`(\w+)`", row["Name"]), row["Passes"])
+        for row in _table(METHODS, "The same in a table: ")
+    ]
+    assert stated == [(row["Name"].strip("`"), row["Passes"]) for row in rows]
+
+
+# Methods whose magnitudes are shown by default.
+MAGNITUDES = (
+    "smooth_taylor",
+    "input_x_gradient",
+    "integrated_gradients",
+    "gnl_integrated_gradients",
 )
-def test_links_to_files_are_not_broken(document):
-    path = ROOT / document
-    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_page_of_limits_has_the_numbers_of_the_sanity_check():
+    sanity = (ROOT / "docs" / "sanity.md").read_text("utf-8")
+    limits = (ROOT / "docs" / "limits.md").read_text("utf-8")
+    columns = {"Head random": "digits", "All random": "conv 1"}
+    columns |= dict.fromkeys(("Other digit", "Other scene"))
+    measured = {}
+    for heading in ("### Values", "### Magnitudes"):
+        for row in _table(sanity, heading):
+            name = row["Method"].strip("`")
+            if heading == "### Values" or name.split("(")[0] in MAGNITUDES:
+                measured[name] = [row[there or here] for here, there in columns.items()]
+    stated = {
+        name: [row[column] for column in columns]
+        for row in _table(limits, "## A map that looks right may not depend on the model")
+        for name in _in_code_style(row["Method"]) or [row["Method"]]
+    }
+    assert stated == measured
+
+
+def test_page_of_references_has_those_of_the_docstrings():
+    page = (ROOT / "docs" / "references.md").read_text("utf-8")
+    functions = [ke.methods.get(name) for name in ke.methods.names()]
+    functions += [ke.methods.get_meta(name) for name in ke.methods.meta_names()]
+    functions += [ke.metrics.registration(name).function for name in ke.metrics.names()]
+    cited = set()
+    for function in functions:
+        section = inspect.getdoc(function).partition("References:\n")[2].partition("\n\n")[0]
+        entries = re.split(r"^ *- ", section, flags=re.MULTILINE)[1:]
+        cited |= {" ".join(entry.split()) for entry in entries}
+    titles = {match[1].rstrip(",.") for entry in cited if (match := re.search('"(.+?)"', entry))}
+    assert len(titles) > 50
+    assert sorted(title for title in titles if title not in page) == []
 
 
 # The sections of the page of metrics, and what each has a table of.

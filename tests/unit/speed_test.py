@@ -152,7 +152,7 @@ def _results():
             "high": 1.04,
             "device": "CPU",
             "pinned": True,
-            "rounds": 2,
+            "rounds": 3,
             "predict": [0.08, 0.04],
             "explain": [0.09, 0.05],
         },
@@ -176,7 +176,7 @@ def test_tables_say_what_was_measured():
     assert "For `gradcam` most of it, 62%, is tracing." in text
     assert "| mixed_float16 | 2.00 | 2.00 | 1.0e-03 | 0.50 | 2.0e-02 |" in lines
     assert "| `model.predict` | 80.0 ms | 40.0 ms | 2.00 |" in lines
-    assert "1.02, 1.00 to 1.04 in 2 rounds" in text
+    assert "1.02, 1.00 to 1.04 in 3 rounds" in text
     assert "float32, without XLA" in text
     # All rows of a table have as many cells.
     for below in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
@@ -208,14 +208,27 @@ def test_replicas_are_compared_by_their_ratios():
     assert found["pinned"]
 
 
+def test_processes_keep_to_the_first_two_cores_or_to_all(monkeypatch):
+    kept = []
+    os = run.replicas.os
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: kept.append(cores), raising=False)
+    for cores, pinned in (({5, 1, 3}, True), ({4}, False)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=cores: c, raising=False)
+        assert run.replicas.pin() == pinned
+    assert kept == [[1, 3]]
+
+
 def test_medians_are_of_each_number():
     found = [{"a": 1, "b": 5}, {"a": 2, "b": 4}, {"a": 9, "b": 3}]
     assert run.medians(found) == {"a": 2, "b": 4}
     assert run.medians([*found, {"error": "no"}]) == {"error": "no"}
 
 
-def test_more_units_are_reckoned_from_the_last_count():
-    assert units.reckoned((20, {"measured": 3.0, "reference": 1.0}), 80) == 9.0
+def test_counts_are_reckoned_to_cost_more_where_units_take_something_each():
+    last = 20, {"measured": 3.0, "reference": 1.0}
+    assert units.reckoned("zoomcam", last, 80) == 9.0
+    for method in ("gradcam", "ablationcam"):
+        assert units.reckoned(method, last, 80) == 3.0
 
 
 def test_error_is_relative_to_the_largest_magnitude():
@@ -248,6 +261,14 @@ def test_parts_of_a_page_are_filled_one_by_one():
     filled = pages.fill(pages.fill(page, "peers", "two\n"), "run", "one\n")
     assert filled == (f"A\n{first[0]}\none\n\n{first[1]}B\n{second[0]}\ntwo\n\n{second[1]}C\n")
     assert pages.fill(filled, "run", "one\n") == filled
+
+
+def test_documentation_has_the_numbers_that_were_measured():
+    results = run.read(pages.NUMBERS)
+    page = pages.fill(PAGE, "run", pages.page_text(results))
+    assert pages.fill(page, "peers", peers.render(results["peers"])) == PAGE
+    readme = pages.README.read_text("utf-8")
+    assert pages.fill(readme, "run", pages.readme_table(results)) == readme
 
 
 def test_plot_names_every_method(tmp_path):

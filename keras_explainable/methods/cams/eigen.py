@@ -66,8 +66,9 @@ def eigen_gradcam(model, inputs, indices=None, *, centered=True, fusion="mean"):
               B = A \odot \frac{\partial \ell_u}{\partial A}
 
     Of the two signs of a component, it takes the one that goes with `hirescam`. Cost: one forward
-    pass, and per explained unit a backward pass from the logits to the activations and the
-    eigenvectors of a matrix of as many rows as there are positions, or kernels if fewer.
+    pass, and per explained unit a backward pass from the logits to the activations or, behind a
+    linear head, a product with its kernel, and the eigenvectors of a matrix of as many rows as
+    there are positions, or kernels if fewer.
 
     Args:
         model: as in `gradcam`.

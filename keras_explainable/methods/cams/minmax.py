@@ -297,8 +297,9 @@ def d_minmax_gradcam(
 
     with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. It is
     `d_minmaxcam` for models with any head; where that applies, it is `d_minmaxcam` divided by the
-    number of positions. Cost: one forward pass, and a backward pass from the logits to the
-    activations for all detected units and one per explained unit.
+    number of positions. Cost: one forward pass, and for all detected units, and per explained unit,
+    a backward pass from the logits to the activations or, behind a linear head, a product with its
+    kernel.
 
     Args:
         model: as in `gradcam`.

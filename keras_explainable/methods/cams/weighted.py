@@ -114,8 +114,8 @@ def gradcam_elementwise(model, inputs, indices=None, *, fusion="mean"):
     .. math:: M_u = \sum_k \Big[ A_k \odot \frac{\partial \ell_u}{\partial A_k} \Big]^+
 
     It is `hirescam` with every kernel rectified before the sum, so that none takes away from
-    another. Cost: one forward pass, and a backward pass from the logits to the activations per
-    explained unit.
+    another. Cost: one forward pass, and per explained unit a backward pass from the logits to the
+    activations or, behind a linear head, a product with its kernel.
 
     Args:
         model: as in `gradcam`.
@@ -215,7 +215,8 @@ def layercam(model, inputs, indices=None, *, fusion="mean"):
     .. math:: M_u = \sum_k A_k \odot \Big[ \frac{\partial \ell_u}{\partial A_k} \Big]^+
 
     It was made for the early layers of a network too, where maps are fine. Cost: one forward
-    pass, and a backward pass from the logits to the activations per explained unit.
+    pass, and per explained unit a backward pass from the logits to the activations or, behind a
+    linear head, a product with its kernel.
 
     Args:
         model: as in `gradcam`.
@@ -262,8 +263,8 @@ def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mea
 
     with :math:`a_{ijk}` 0 where :math:`D_{ijk}` is 0. The paper differentiates
     :math:`\exp(\ell_u)`, which multiplies a map by that positive constant; it is left out, for it
-    overflows. Cost: one forward pass, and a backward pass from the logits to the activations per
-    explained unit.
+    overflows. Cost: one forward pass, and per explained unit a backward pass from the logits to the
+    activations or, behind a linear head, a product with its kernel.
 
     Args:
         model: as in `gradcam`.

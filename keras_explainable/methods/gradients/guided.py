@@ -114,7 +114,7 @@ def gnl_integrated_gradients(
     num_steps=50,
     rule="gausslegendre",
     reduction="signed_sum",
-    chunk_size=16,
+    chunk_size=8,
 ):
     r"""Explain units with Integrated Gradients whose gradients are guided (GNL).
 
@@ -133,7 +133,7 @@ def gnl_integrated_gradients(
         rule: quadrature, as in `integrated_gradients`. Defaults to "gausslegendre".
         reduction: how channels become one value, as in `input_x_gradient`. Defaults to
             "signed_sum".
-        chunk_size: as in `integrated_gradients`. Defaults to 16.
+        chunk_size: as in `integrated_gradients`. Defaults to 8.
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.

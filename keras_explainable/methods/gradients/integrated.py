@@ -63,7 +63,7 @@ def integrated_gradients(
     rule="gausslegendre",
     reduction="signed_sum",
     residual=False,
-    chunk_size=16,
+    chunk_size=8,
 ):
     r"""Explain units with Integrated Gradients, gradients along the way from a baseline.
 
@@ -94,7 +94,7 @@ def integrated_gradients(
             Defaults to False.
         chunk_size: number of samples that go through the model at a time, steps of the same sample
             counted apart, but at least one step of the batch. It changes time and memory, not the
-            result. Defaults to 16.
+            result. Defaults to 8.
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.

@@ -89,6 +89,8 @@ def smooth(
             if statistic == "mean_square":
                 maps = tf.nest.map_structure(tf.square, maps)
             means = tf.nest.map_structure(lambda m: tf.reduce_mean(m, 0), maps)
+            if statistic != "variance":
+                return means, ()
             squares = tf.nest.map_structure(
                 lambda m, mean: tf.reduce_sum(tf.square(m - mean), 0), maps, means
             )
@@ -98,20 +100,23 @@ def smooth(
             found, deviations = explain_noisy(done, size)
             share = tf.cast(size / (done + size), tf.float32)
             steps = tf.nest.map_structure(tf.subtract, found, means)
-            # Squared deviations of parts are merged, which doesn't cancel.
-            squares = tf.nest.map_structure(
-                lambda s, d, step: s + d + tf.square(step) * tf.cast(done, tf.float32) * share,
-                *(squares, deviations, steps),
-            )
+            if statistic == "variance":
+                # Squared deviations of parts are merged, which doesn't cancel.
+                squares = tf.nest.map_structure(
+                    lambda s, d, step: s + d + tf.square(step) * tf.cast(done, tf.float32) * share,
+                    *(squares, deviations, steps),
+                )
             means = tf.nest.map_structure(lambda mean, step: mean + step * share, means, steps)
             return done + size, means, squares
 
-        _, means, squares = tf.while_loop(
-            lambda done, *_: done < num_samples,
-            update,
-            (remainder, *explain_noisy(0, remainder)),
-            parallel_iterations=1,
-        )
+        means, squares = explain_noisy(0, remainder)
+        if remainder < num_samples:
+            _, means, squares = tf.while_loop(
+                lambda done, *_: done < num_samples,
+                update,
+                (remainder, means, squares),
+                parallel_iterations=1,
+            )
         if statistic == "variance":
             return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)
         return logits, means

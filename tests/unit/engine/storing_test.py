@@ -206,32 +206,109 @@ def test_missing_shards_are_named(model, path):
 def test_shards_that_do_not_go_together_are_refused(model, path):
     ke.gradcam(model, IMAGES, path=path, shard=(0, 2), **QUIET)
     ke.gradcam(model, IMAGES + 1, path=path, shard=(1, 2), **QUIET)
-    with pytest.raises(ValueError, match="one explanation.*00001-of-00002.*another data, shard"):
-        ke.Store(path)
-    ke.gradcam(model, IMAGES, path=path, shard=(1, 3), **QUIET)
-    with pytest.raises(ValueError, match=r"shards of one number. Received: shards of \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"one explanation.*00001-of-00002\.h5.* another data$"):
         ke.Store(path)
 
 
-def test_shards_that_were_stopped_early_are_refused(model, path):
+@pytest.mark.parametrize("other", [None, (1, 3)])
+def test_a_store_beside_shards_of_another_number_is_refused(model, path, other, monkeypatch):
+    ke.gradcam(model, IMAGES, path=path, shard=(0, 1), **QUIET)
+    with monkeypatch.context() as patch:
+        patch.delattr(ke.Explainer, "_run")
+        with pytest.raises(ValueError, match=r"nothing is there but .*maps-00000-of-00001\.h5"):
+            ke.gradcam(model, IMAGES, path=path, shard=other, **QUIET)
+    ke.gradcam(model, IMAGES, path=path.with_name("new.h5"), shard=other, **QUIET)
+    for file in path.parent.glob("new*"):
+        file.rename(file.with_name(file.name.replace("new", "maps")))
+    with pytest.raises(ValueError, match="`path`. Expected one file, or shards of one number"):
+        ke.Store(path)
+
+
+def test_stores_in_a_list_may_be_shards(model, tmp_path):
+    paths = [tmp_path / f"{number}.h5" for number in range(3)]
+    for index in range(2):
+        ke.gradcam(model, IMAGES, path=paths[1], shard=(index, 2), **QUIET)
+    for path in (paths[0], paths[2]):
+        ke.gradcam(model, IMAGES + 1, path=path, **QUIET)
+    parts = [ke.gradcam(model, images, **QUIET) for images in (IMAGES + 1, IMAGES, IMAGES + 1)]
+    expected = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    equal(list(ke.Store(paths).numpy()), expected)
+    # Their samples don't follow each other.
+    with pytest.raises(ValueError, match=r"whole stores in a list. Received: the shard .*1-00000"):
+        ke.Store(sorted(tmp_path.glob("1-*")))
+
+
+def _stopping_after(number):
     stop = keras.callbacks.LambdaCallback()
-    stop.on_predict_batch_end = lambda *_, **__: setattr(stop.model, "stop_predicting", True)
-    ke.gradcam(model, IMAGES, path=path, shard=(0, 2), callbacks=[stop], **QUIET)
-    ke.gradcam(model, IMAGES, path=path, shard=(1, 2), **QUIET)
-    with pytest.raises(
-        ValueError, match="shards with every batch. Received: none with the batch 2"
-    ):
-        ke.Store(path)
+    stop.on_predict_batch_end = lambda batch, logs=None: setattr(  # noqa: ARG005
+        stop.model, "stop_predicting", batch + 1 == number
+    )
+    return stop
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset of unknown length"])
+@pytest.mark.parametrize("shard", [None, (1, 2)])
+def test_a_call_that_a_callback_stopped_goes_on(model, path, kind, shard, monkeypatch):
+    x, options = source(kind)
+    options |= {"path": path, "shard": shard, "verbose": 0}
+    with pytest.raises(RuntimeError, match="stopped after 1 batches.*The same call goes on"):
+        ke.gradcam(model, x, callbacks=[_stopping_after(1)], **options)
+    assert not list(path.parent.glob("*.h5"))
+    run, runs = ke.Explainer._run, []
+
+    def counted(self, batch):
+        runs.append(batch)
+        return run(self, batch)
+
+    monkeypatch.setattr(ke.Explainer, "_run", counted)
+    found = ke.gradcam(model, x, **options).numpy()
+    assert len(runs) == (3 if shard is None else 1)
+    logits, maps = ke.gradcam(model, IMAGES, **QUIET)
+    rows = slice(None) if shard is None else [3, 4, 5, 9, 10]
+    equal(found, (logits[rows], maps[rows]))
+
+
+def test_a_callback_that_stops_with_the_last_batch_stops_nothing(model, path):
+    stop = _stopping_after(4)
+    assert len(ke.gradcam(model, IMAGES, path=path, callbacks=[stop], **QUIET)) == 11
+
+
+@pytest.mark.parametrize("name", ["gradients", "smooth", "integrated_gradients"])
+def test_bits_do_not_depend_on_the_batches_before(model, path, name):
+    method = ke.methods.smooth("gradients", num_samples=6) if name == "smooth" else name
+    batches = tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)
+    expected = ke.explain(method, model, batches, 2, path=path, verbose=0).numpy()
+    shards = path.with_name("shards.h5")
+    for index in range(3):
+        ke.explain(method, model, batches, 2, path=shards, shard=(index, 3), verbose=0)
+    equal(ke.Store(shards).numpy(), expected)
+    equal(ke.explain(method, model, batches, 2, verbose=0), expected)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset of unknown length"])
 def test_a_shard_without_batches_is_refused(model, path, kind):
     x, options = source(kind)
-    message = (
-        "`shard`. Expected 4 shards at most" if kind == "arrays" else "`x`. Expected one batch"
-    )
-    with pytest.raises(ValueError, match=message):
+    message = "Expected 4 shards at most" if kind == "arrays" else "no more shards than batches"
+    with pytest.raises(ValueError, match=f"`shard`. .*{message}"):
         ke.gradcam(model, x, path=path, shard=(4, 5), verbose=0, **options)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, PermissionError])
+def test_files_that_cannot_be_read_are_not_called_damaged(model, path, error, monkeypatch):
+    ke.gradcam(model, IMAGES, path=path, **QUIET)
+
+    def locked(*_, **__):
+        raise error(errno.EAGAIN, "unable to lock file")
+
+    monkeypatch.setattr(h5py, "File", locked)
+    with pytest.raises(error, match="unable to lock file"):
+        ke.Store(path)
+
+
+def test_a_file_that_is_not_there_is_named(path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*maps\.h5, and none of shards"):
+        ke.Store(path)
 
 
 @pytest.mark.parametrize("shard", [3, (2, 2), (-1, 2), (0.0, 2), (0, 1, 2), "01"])

@@ -13,6 +13,7 @@ NAMES = [
     *("gradcam", "hirescam", "gradcam_elementwise", "xgradcam", "layercam", "gradcampp"),
     *("eigen_gradcam", "minmax_gradcam", "d_minmax_gradcam"),
 ]
+SIDE_BY_SIDE = [*(name for name in NAMES if name != "eigen_gradcam"), "d_minmaxcam"]
 UNITS = {"one": [[3], [3], [0]], "many": np.tile(np.arange(1, 12), (3, 1)), "all": None}
 
 
@@ -54,7 +55,7 @@ def test_grad_cam_plus_plus_normalizes_where_gradients_are_the_same_everywhere()
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("name", ["layercam", "gradcampp", "d_minmax_gradcam", "d_minmaxcam"])
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
 def test_chunks_of_units_change_no_map(name, jit_compile, monkeypatch):
     exposed = _exposed()
     method = ke.methods.get(name)
@@ -79,6 +80,25 @@ def test_a_budget_bounds_the_units_side_by_side(monkeypatch):
     found = _units.explain_columns(lambda c: tf.cast(c, tf.float32), logits, held=10)
     np.testing.assert_array_equal(found, np.tile(np.arange(40.0), (2, 1)))
     assert sizes == [16] * 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kernel_that_groups_of_averages_share_is_differentiated(name):
+    inputs = keras.Input((7, 6, 2))
+    averages = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 2)(inputs))
+    shared, dense = keras.layers.Dense(1, name="shared"), keras.layers.Dense(4)
+    scores = shared(keras.layers.Reshape((4, 2))(averages))
+    grouped = keras.Model(inputs, keras.layers.Flatten()(scores))
+    plain = keras.Model(inputs, dense(averages))
+    kernel, bias = shared.get_weights()
+    dense.set_weights([np.kron(np.eye(4), kernel), np.tile(bias, 4)])
+    method = ke.methods.get(name)
+    logits, maps = method(ke.inspection.expose(grouped), X)
+    expected = method(ke.inspection.expose(plain), X)
+    np.testing.assert_allclose(logits, expected[0], atol=1e-6)
+    np.testing.assert_allclose(maps, expected[1], atol=2e-5 * np.abs(expected[1]).max())
+    with pytest.raises(ValueError, match=r"kernel of 'shared' is \(2, 1\) in place of \(8, 4\)"):
+        ke.cam(grouped, X)
 
 
 def test_averages_of_masked_sequences_are_differentiated():
@@ -113,9 +133,12 @@ def test_maps_have_the_same_bits_whatever_is_known_of_the_batch():
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("layercam", True), ("eigen_gradcam", False)])
-def test_what_holds_whole_activations_explains_units_in_turn(name, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [*((name, True) for name in SIDE_BY_SIDE), ("eigen_gradcam", False), ("zoomcam", False)],
+)
+def test_units_are_side_by_side_unless_one_holds_more_than_kernels(name, expected, monkeypatch):
     used, side_by_side = [], tf.vectorized_map
     monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
-    ke.methods.get(name)(_exposed(), X)
+    ke.methods.get(name)(_exposed(), tf.constant(X))
     assert bool(used) == expected

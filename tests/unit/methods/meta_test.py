@@ -193,6 +193,26 @@ def test_a_chunk_holds_as_many_copies_as_it_says():
     assert batches == [len(IMAGES), 2 * len(IMAGES), 2 * len(IMAGES)]
 
 
+def test_copies_that_one_chunk_holds_are_traced_once():
+    traces = []
+
+    def counted(model, inputs, indices=None):
+        traces.append(1)
+        return identity(model, inputs, indices)
+
+    _explain(ke.methods.smooth(counted, num_samples=5, chunk_size=5 * len(IMAGES)), y=1)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(("statistic", "count"), [("mean", 0), ("mean_square", 1), ("variance", 1)])
+def test_nothing_is_squared_that_the_statistic_does_not_need(statistic, count):
+    method = ke.methods.smooth(identity, num_samples=2, statistic=statistic)
+    exposed = ke.inspection.expose(zoo.functional().model)
+    compiled = tf.function(lambda x: method(exposed, x))
+    graph = compiled.get_concrete_function(tf.constant(IMAGES)).graph
+    assert [operation.type for operation in graph.get_operations()].count("Square") == count
+
+
 def test_detections_go_along_with_their_samples():
     detections = np.array([[1, 1, 0, 0, 1], [0, 0, 0, 1, 0], [1, 1, 1, 1, 1]], "float32")
     model = zoo.functional().model
@@ -221,7 +241,8 @@ def test_a_second_call_does_not_trace_again():
 
     model = zoo.any_size().model
     for seed in (0, 0, 0):
-        _explain(ke.methods.smooth(counted, num_samples=5, seed=seed), model, y=1)
+        method = ke.methods.smooth(counted, num_samples=5, seed=seed, chunk_size=6)
+        _explain(method, model, y=1)
     assert len(traces) == 2  # The first noisy copy, and the loop over the others.
 
 
