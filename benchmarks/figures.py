@@ -8,7 +8,7 @@ small transformer, explains one scene that they have never seen with every metho
 - `docs/images/methods/*.png`, one strip per method: its maps after the default filter, and raw, on
   one scale.
 
-On two processor cores it takes about four minutes. Titles say the digit, and the probability that
+On two processor cores it takes some five minutes. Titles say the digit, and the probability that
 the model explained gives it.
 """
 

@@ -1,5 +1,6 @@
 """Notebooks are committed without outputs, and run from top to bottom."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -22,7 +23,13 @@ def test_notebooks_have_no_outputs(path):
 def test_notebooks_begin_with_a_link_that_opens_them_in_colab(path):
     first = nbformat.read(path, as_version=4).cells[0].source
     assert first.startswith("[![Open in Colab]")
-    assert f"/notebooks/{path.name})" in first.splitlines()[0]
+    settings = configparser.ConfigParser()
+    settings.read(FOLDER.parent / "setup.cfg", encoding="utf-8")
+    repository = re.search(
+        r"Source = https://github.com/(.+)", settings["metadata"]["project_urls"]
+    )
+    place = f"/github/{repository[1]}/blob/main/notebooks/{path.name})"
+    assert place in first.splitlines()[0]
 
 
 def test_notebooks_start_by_installing_the_package_where_it_is_missing(path):
