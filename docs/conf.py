@@ -43,7 +43,7 @@ release = version = ke.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # Equations are drawn without a network, too.
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_static"]
