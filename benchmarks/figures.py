@@ -130,7 +130,7 @@ def train_transformer(digits, num_scenes=6000, epochs=10):
 
 def resizable(model):
     """Return a model of the same layers and weights that takes images of any size."""
-    clone = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1)))
+    clone = keras.models.clone_model(model, input_tensors=[keras.Input((None, None, 1))])
     clone.set_weights(model.get_weights())
     return clone
 
