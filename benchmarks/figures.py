@@ -130,7 +130,9 @@ def train_transformer(digits, num_scenes=6000, epochs=10):
 
 def resizable(model):
     """Return a model of the same layers and weights that takes images of any size."""
-    clone = keras.models.clone_model(model, input_tensors=[keras.Input((None, None, 1))])
+    config = model.get_config()
+    config["layers"][0]["config"]["batch_shape"] = (None, None, None, 1)
+    clone = keras.Model.from_config(config)
     clone.set_weights(model.get_weights())
     return clone
 
