@@ -290,10 +290,10 @@ def d_minmax_gradcam(
 ):
     r"""Explain units with D-MinMax-Grad-CAM, with positive and negative gradients kept apart.
 
-    .. math:: M_u = \sum_k A_k \frac{1}{hw} \sum_{ij} \left( \lambda_+ J_{uijk}^+
-              - \frac{\lambda_-}{\max(c - 1, 1)} \Big[ \sum_{n \neq u} d_n J_{nijk} \Big]^+
-              + \frac{\lambda_{bg}}{\max(c, 1)} \Big[ \sum_n d_n J_{nijk} \Big]^- \right), \quad
-              J_n = \frac{\partial \ell_n}{\partial A}
+    .. math:: M_u &= \sum_k A_k \frac{1}{hw} \sum_{ij} \bigg( \lambda_+ J_{uijk}^+
+              - \frac{\lambda_-}{\max(c - 1, 1)} \Big[ \sum_{n \neq u} d_n J_{nijk} \Big]^+ \\
+              &\qquad + \frac{\lambda_{bg}}{\max(c, 1)} \Big[ \sum_n d_n J_{nijk} \Big]^- \bigg),
+              \quad J_n = \frac{\partial \ell_n}{\partial A}
 
     with :math:`d_n` 1 for the detected units and 0 for others, and :math:`c = \sum_n d_n`. It is
     `d_minmaxcam` for models with any head; where that applies, it is `d_minmaxcam` divided by the
