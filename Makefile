@@ -28,9 +28,10 @@ test: $(VENV)/test.stamp  ## Run all tests.
 fast: $(VENV)/test.stamp  ## Run the tests that take seconds.
 	$(VENV)/bin/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
-lint: $(VENV)/test.stamp  ## Check the style of the code.
+lint: $(VENV)/test.stamp  ## Check the style and the types of the code.
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
 
 # Every warning is an error. Notebooks are run once, and again where they changed.
 docs: $(VENV)/docs.stamp  ## Build the site in build/docs; `make docs NOTEBOOKS=1` runs the notebooks for it.

@@ -210,6 +210,7 @@ def sign_class(app, what, name, obj, options, signature, annotation):
     del app, name, options, annotation
     if what == "class" and signature == "(*args, **kwargs)":
         _, *parameters = inspect.signature(obj.__init__).parameters.values()
+        parameters = [p.replace(annotation=p.empty) for p in parameters]
         return str(inspect.Signature(parameters)), None
     return None
 

@@ -1,5 +1,7 @@
 """Explain what a Keras 3 model looked at, for each of its units."""
 
+import typing as _types
+
 import keras as _keras
 
 if int(_keras.__version__.split(".")[0]) < 3:
@@ -36,4 +38,10 @@ from keras_explainable.evaluation import Evaluation as Evaluation
 from keras_explainable.evaluation import evaluate as evaluate
 from keras_explainable.features import maximize_activation as maximize_activation
 
-globals().update({name: engine.shortcut(name) for name in methods.names()})
+# Checkers don't run the registry: to them every other name is a shortcut.
+if _types.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> engine.Shortcut: ...
+
+else:
+    globals().update({name: engine.shortcut(name) for name in methods.names()})

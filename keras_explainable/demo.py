@@ -4,6 +4,9 @@ Digits are scikit-learn's 1,797 scanned ones, so nothing is downloaded. Digits o
 scenes are held out: the classifier has never seen these scans.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ import numpy as np
 from keras_explainable import visualization
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
+from keras_explainable._typing import Verbose
 from keras_explainable.engine.explaining import explain
 
 CANVAS = 64
@@ -72,7 +76,7 @@ class Study(NamedTuple):
     num_maps: int
 
 
-def load_digits(held_out=0.2, seed=0):
+def load_digits(held_out: float = 0.2, seed: int = 0) -> tuple[Digits, Digits]:
     """Load scikit-learn's scanned digits, in two disjoint parts.
 
     Args:
@@ -96,13 +100,19 @@ def load_digits(held_out=0.2, seed=0):
     order = np.random.default_rng(seed).permutation(len(scans.target))
     cut = round(len(order) * held_out)
     images = {size: _enlarge(scans.images / 16, size) for size in DIGIT_SIZES}
-    return tuple(
+    kept, held = (
         Digits({size: images[size][part] for size in images}, scans.target[part], part)
         for part in (order[cut:], order[:cut])
     )
+    return kept, held
 
 
-def draw_scenes(digits, num_scenes, seed=0, co_occurrence=None):
+def draw_scenes(
+    digits: Digits,
+    num_scenes: int,
+    seed: int | Sequence[int] = 0,
+    co_occurrence: float | None = None,
+) -> Scenes:
     """Draw scenes with scanned digits.
 
     Digits have random classes, sizes, places and contrasts, on a noisy background. A scene has one
@@ -201,7 +211,7 @@ class _Batches(keras.utils.PyDataset):
         self.epoch += 1
 
 
-def build_model(filters=(16, 32, 64, 64, 64)):
+def build_model(filters: Sequence[int] = (16, 32, 64, 64, 64)) -> keras.Model:
     """Build a small convolutional network: activations of 16×16 positions, averaged, ten sigmoids.
 
     Args:
@@ -222,7 +232,14 @@ def build_model(filters=(16, 32, 64, 64, 64)):
     return keras.Model(inputs, outputs, name="digits_classifier")
 
 
-def train(digits, epochs=12, steps=50, batch_size=64, seed=0, verbose="auto"):
+def train(
+    digits: Digits,
+    epochs: int = 12,
+    steps: int = 50,
+    batch_size: int = 64,
+    seed: int = 0,
+    verbose: Verbose = "auto",
+) -> keras.Model:
     """Train a classifier on scenes; within a minute on two processor cores.
 
     Args:
@@ -244,7 +261,7 @@ def train(digits, epochs=12, steps=50, batch_size=64, seed=0, verbose="auto"):
     return model
 
 
-def evaluate(model, scenes):
+def evaluate(model: keras.Model, scenes: Scenes) -> tuple[float, float]:
     """Measure how often a classifier is right.
 
     Args:
@@ -260,7 +277,13 @@ def evaluate(model, scenes):
     return right.mean(), right.all(axis=1).mean()
 
 
-def study(model, scenes, num_pictured=3, batch_size=64, verbose="auto"):
+def study(
+    model: keras.Model,
+    scenes: Scenes,
+    num_pictured: int = 3,
+    batch_size: int = 64,
+    verbose: Verbose = "auto",
+) -> Study:
     """Explain every digit detected in scenes, and measure where the energy of the maps lies.
 
     Args:
@@ -281,7 +304,11 @@ def study(model, scenes, num_pictured=3, batch_size=64, verbose="auto"):
     found = detected & (scenes.labels > THRESHOLD)
     if not found.any():
         raise invalid("model", "one that detects digits of the scenes", "no digit detected")
-    options = {"postprocessing": "positive", "batch_size": batch_size, "verbose": verbose}
+    options: dict[str, Any] = {
+        "postprocessing": "positive",
+        "batch_size": batch_size,
+        "verbose": verbose,
+    }
     maps = {
         name: explain(method, model, scenes.images, **options)[1]
         for method, name in METHODS.items()
@@ -292,7 +319,7 @@ def study(model, scenes, num_pictured=3, batch_size=64, verbose="auto"):
     return Study(_picture(scenes, scores, maps, pictured), shares, int(found.sum()))
 
 
-def energy_shares(maps, masks, selected):
+def energy_shares(maps: np.ndarray, masks: np.ndarray, selected: np.ndarray) -> tuple[float, float]:
     """Measure the mean shares of the energy of maps inside their own mask, and inside the others.
 
     Args:
@@ -306,9 +333,10 @@ def energy_shares(maps, masks, selected):
     """
     scene, label = np.nonzero(selected)
     maps, own = maps[scene, :, :, label].astype(float), masks[scene, :, :, label]
-    others = masks.any(axis=-1)[scene] & ~own
+    others = np.any(masks, axis=-1)[scene] & ~own
     energy = np.maximum(maps.sum(axis=(1, 2)), keras.config.epsilon())
-    return tuple(float(np.mean((maps * mask).sum((1, 2)) / energy)) for mask in (own, others))
+    inside, outside = (float(np.mean((maps * mask).sum((1, 2)) / energy)) for mask in (own, others))
+    return inside, outside
 
 
 def _picture(scenes, scores, maps, pictured):

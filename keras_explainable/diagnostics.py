@@ -1,5 +1,7 @@
 """What the linear head of a model uses: how alike its units are, and how many kernels they take."""
 
+from __future__ import annotations
+
 import warnings
 
 import keras
@@ -10,12 +12,13 @@ from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
+from keras_explainable._typing import Head
 
 # Sums of weights in another order differ by less, so that a share of 1 is reached.
 _ROUNDING = 1e-9
 
 
-def class_correlations(head):
+def class_correlations(head: Head) -> np.ndarray:
     r"""Measure how alike the weights of the units of a head are.
 
     .. math:: r_{un} = \frac{\sum_k (W_{ku} - \bar W_u)(W_{kn} - \bar W_n)}
@@ -59,7 +62,7 @@ def class_correlations(head):
     return correlations
 
 
-def mean_absolute_correlation(head):
+def mean_absolute_correlation(head: Head) -> float:
     """Measure how alike the weights of different units are, by one number.
 
     Args:
@@ -84,7 +87,7 @@ def mean_absolute_correlation(head):
     return float(np.abs(correlations[np.triu_indices(num_units, 1)]).mean())
 
 
-def kernel_usage(head, share=0.9, absolute=False):
+def kernel_usage(head: Head, share: float = 0.9, absolute: bool = False) -> np.ndarray:
     r"""Count the kernels that carry each unit of a head.
 
     It is the least number of kernels (inputs of the head) whose positive weights sum up to a share
@@ -128,7 +131,7 @@ def kernel_usage(head, share=0.9, absolute=False):
     return np.where(sums[-1] > 0, short.sum(axis=0) + 1, 0)
 
 
-def share_of_positive_weights(head):
+def share_of_positive_weights(head: Head) -> float:
     """Measure how sparse the positive weights of a head are.
 
     Args:

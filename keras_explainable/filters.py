@@ -3,16 +3,24 @@
 Maps are `(batch, *positions, units)`; every filter treats each sample and each unit by itself.
 """
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TypeGuard
 
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import Array
+from keras_explainable._typing import Filter
+from keras_explainable._typing import Resizing
 
 
-def positive(maps):
+def positive(maps: Array) -> tf.Tensor:
     r"""Keep the positive part.
 
     .. math:: \max(M, 0)
@@ -26,7 +34,7 @@ def positive(maps):
     return tf.nn.relu(maps)
 
 
-def negative(maps):
+def negative(maps: Array) -> tf.Tensor:
     r"""Keep the negative part, sign included.
 
     .. math:: \min(M, 0)
@@ -40,7 +48,7 @@ def negative(maps):
     return -tf.nn.relu(-maps)
 
 
-def absolute(maps):
+def absolute(maps: Array) -> tf.Tensor:
     r"""Take the magnitude.
 
     .. math:: |M|
@@ -54,7 +62,7 @@ def absolute(maps):
     return tf.abs(maps)
 
 
-def normalize(maps):
+def normalize(maps: Array) -> tf.Tensor:
     r"""Stretch every map to [0, 1].
 
     .. math:: \psi(M) = \frac{M - \min M}{\max M - \min M}
@@ -72,7 +80,7 @@ def normalize(maps):
     return tf.math.divide_no_nan(maps - lowest, highest - lowest)
 
 
-def positive_normalize(maps):
+def positive_normalize(maps: Array) -> tf.Tensor:
     r"""Keep the positive part, stretched to [0, 1].
 
     .. math:: \psi(\max(M, 0))
@@ -86,7 +94,7 @@ def positive_normalize(maps):
     return normalize(positive(maps))
 
 
-def negative_normalize(maps):
+def negative_normalize(maps: Array) -> tf.Tensor:
     r"""Keep the magnitude of the negative part, stretched to [0, 1].
 
     .. math:: \psi(\max(-M, 0))
@@ -100,7 +108,7 @@ def negative_normalize(maps):
     return normalize(positive(-maps))
 
 
-def absolute_normalize(maps):
+def absolute_normalize(maps: Array) -> tf.Tensor:
     r"""Take the magnitude, stretched to [0, 1].
 
     .. math:: \psi(|M|)
@@ -114,7 +122,7 @@ def absolute_normalize(maps):
     return normalize(absolute(maps))
 
 
-def signed_normalize(maps):
+def signed_normalize(maps: Array) -> tf.Tensor:
     r"""Scale every map by its largest magnitude, to [-1, 1] with zero kept in place.
 
     .. math:: M / \max |M|
@@ -130,7 +138,7 @@ def signed_normalize(maps):
     return tf.math.divide_no_nan(maps, tf.reduce_max(tf.abs(maps), axis=axes, keepdims=True))
 
 
-def percentile_normalize(maps, percentile=99.0):
+def percentile_normalize(maps: Array, percentile: float = 99.0) -> tf.Tensor:
     r"""Take the magnitude, stretched to [0, 1] with the highest values cut off.
 
     .. math:: \min\left( \frac{|M| - \min |M|}{P(|M|) - \min |M|}, 1 \right)
@@ -168,7 +176,7 @@ def percentile_normalize(maps, percentile=99.0):
     return tf.cast(tf.minimum(tf.math.divide_no_nan(maps - lowest, highest - lowest), 1), dtype)
 
 
-def threshold(maps, fraction=0.2):
+def threshold(maps: Array, fraction: float = 0.2) -> tf.Tensor:
     r"""Keep the positions near the highest one, and set the others to zero.
 
     .. math:: M \cdot [M \geq t \max M]
@@ -186,7 +194,7 @@ def threshold(maps, fraction=0.2):
     return tf.where(maps >= fraction * highest, maps, tf.zeros_like(maps))
 
 
-def resize(maps, sizes):
+def resize(maps: Array, sizes: Sequence[int | tf.Tensor]) -> tf.Tensor:
     """Resize maps linearly with half-pixel centres, which keeps mass where it belongs.
 
     The centre of cell `i` of `n` lands at `(i + 0.5) * size / n - 0.5` pixels. Axes are resized one
@@ -222,7 +230,7 @@ def resize(maps, sizes):
     return tf.reshape(maps, (batch, *sizes, rest[-1]))
 
 
-def checked_sizes(resizing):
+def checked_sizes(resizing: Resizing) -> bool | int | tuple[int, ...]:
     """Check what maps are to be resized to.
 
     Args:
@@ -240,14 +248,17 @@ def checked_sizes(resizing):
         return False
     if _is_integer(resizing) and resizing > 0:
         return int(resizing)
-    valid = isinstance(resizing, list | tuple) and len(resizing) > 0
-    if not valid or not all(_is_integer(size) and size > 0 for size in resizing):
-        expected = "a boolean, a positive integer or a tuple of them"
-        raise invalid("resizing", expected, repr(resizing))
-    return tuple(int(size) for size in resizing)
+    if (
+        isinstance(resizing, list | tuple)
+        and len(resizing) > 0
+        and all(_is_integer(size) and size > 0 for size in resizing)
+    ):
+        return tuple(int(size) for size in resizing)
+    expected = "a boolean, a positive integer or a tuple of them"
+    raise invalid("resizing", expected, repr(resizing))
 
 
-def _is_integer(value):
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -277,7 +288,7 @@ FILTERS = {
 }
 
 
-def get(identifier):
+def get(identifier: Filter) -> Callable:
     """Resolve a filter.
 
     Args:

@@ -1,12 +1,18 @@
 """Losses of outputs with positions: labels that don't count, and maps that look aside."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
+from keras_explainable._typing import Array
+from keras_explainable._typing import ArrayLike
 
 _PACKAGE = "keras_explainable"
 
@@ -53,13 +59,13 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        ignore_label=255,
-        label_smoothing=0.0,
-        from_logits=False,
-        reduction="sum_over_batch_size",
-        name="ignore_label_crossentropy",
-        dtype=None,
-    ):
+        ignore_label: int = 255,
+        label_smoothing: float = 0.0,
+        from_logits: bool = False,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "ignore_label_crossentropy",
+        dtype: Any = None,
+    ) -> None:
         if reduction == "mean_with_sample_weight":
             hint = "Divide by the sum of the weights that count yourself, with `reduction='sum'`."
             raise invalid("reduction", "a sum, a mean over positions, or none", reduction, hint)
@@ -77,7 +83,9 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
             raise invalid("label_smoothing", "a number from 0 to 1", label_smoothing)
         self.from_logits = from_logits
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Array, y_pred: Array, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """Return the loss, reduced, see `call`.
 
         Args:
@@ -87,7 +95,7 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         """
         return keras.ops.cast(super().__call__(y_true, y_pred, sample_weight), self._returned)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Array, y_pred: Array) -> tf.Tensor:
         """Return losses of the shape of the labels.
 
         Args:
@@ -114,7 +122,7 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         counted = keras.ops.sum(keras.ops.cast(counts, "int32"))
         return losses * (number_of / keras.ops.cast(keras.ops.maximum(counted, 1), losses.dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the loss is made from."""
         return {
             **super().get_config(),
@@ -177,20 +185,22 @@ class EnergyOutside(keras.losses.Loss):
 
     def __init__(
         self,
-        positive=False,
-        relative=False,
-        per_unit=False,
-        reduction="sum_over_batch_size",
-        name="energy_outside",
-        dtype=None,
-    ):
+        positive: bool = False,
+        relative: bool = False,
+        per_unit: bool = False,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "energy_outside",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         self.options = {"positive": positive, "relative": relative, "per_unit": per_unit}
         for option, value in self.options.items():
             if not isinstance(value, bool):
                 raise mistyped(option, "a boolean", value)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Array, y_pred: Array, sample_weight: ArrayLike | None = None
+    ) -> tf.Tensor:
         """Return the loss, reduced, see `call`.
 
         Args:
@@ -205,7 +215,7 @@ class EnergyOutside(keras.losses.Loss):
                 raise invalid("sample_weight", "(batch, units) or (batch, 1)", shape, hint)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Array, y_pred: Array) -> tf.Tensor:
         """Return losses `(batch,)`, or `(batch, units)` of each unit.
 
         Args:
@@ -228,7 +238,7 @@ class EnergyOutside(keras.losses.Loss):
         energy = keras.ops.sum(keras.ops.square(maps), axes)
         return outside / keras.ops.where(energy > 0, energy, 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the loss is made from."""
         return {**super().get_config(), **self.options}
 

@@ -1,6 +1,12 @@
 """Penalties that make each kernel of a head be used by few units."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -56,7 +62,13 @@ class KernelUsage(keras.regularizers.Regularizer):
         1.0
     """
 
-    def __init__(self, l=0.001, temperature=0.1, absolute=False, form="unused"):  # noqa: E741
+    def __init__(
+        self,
+        l: float = 0.001,  # noqa: E741
+        temperature: float = 0.1,
+        absolute: bool = False,
+        form: str = "unused",
+    ) -> None:
         self.l = number("l", l, least=0)
         self.temperature = number("temperature", temperature)
         if self.temperature <= 0:
@@ -66,7 +78,7 @@ class KernelUsage(keras.regularizers.Regularizer):
         one_of("form", form, FORMS)
         self.absolute, self.form = absolute, form
 
-    def __call__(self, x):
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return the penalty of a kernel `(..., units)`, a scalar."""
         kernel = keras.ops.convert_to_tensor(x)
         if kernel.shape[-1] == 1:  # A single unit has all of each kernel.
@@ -79,7 +91,7 @@ class KernelUsage(keras.regularizers.Regularizer):
             return self.l * keras.ops.sum(keras.ops.square(kernel * (1 - shares)))
         return -self.l * keras.ops.sum(shares * keras.ops.log_softmax(compared, axis=-1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the regularizer is made from."""
         return {
             "l": self.l,
@@ -112,10 +124,10 @@ class Orthogonal(keras.regularizers.Regularizer):
         0.0
     """
 
-    def __init__(self, l=0.01):  # noqa: E741
+    def __init__(self, l: float = 0.01) -> None:  # noqa: E741
         self.l = number("l", l, least=0)
 
-    def __call__(self, x):
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return the penalty of a kernel `(..., units)`, a scalar."""
         kernel = keras.ops.convert_to_tensor(x)
         kernel = keras.ops.reshape(kernel, (-1, kernel.shape[-1]))
@@ -123,7 +135,7 @@ class Orthogonal(keras.regularizers.Regularizer):
         away = product - keras.ops.eye(kernel.shape[-1], dtype=product.dtype)
         return self.l * keras.ops.mean(keras.ops.square(away))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the regularizer is made from."""
         return {"l": self.l}
 
@@ -131,7 +143,9 @@ class Orthogonal(keras.regularizers.Regularizer):
 _NAMES = {"kernel_usage": KernelUsage, "orthogonal": Orthogonal}
 
 
-def get(identifier):
+def get(
+    identifier: str | dict[str, Any] | Callable | None,
+) -> keras.regularizers.Regularizer | None:
     """Resolve a regularizer.
 
     Keras itself finds only its own regularizers by a string. What this returns can be passed to a

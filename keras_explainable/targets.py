@@ -5,8 +5,12 @@ function of the outputs, in the structure that the model returns, is one too. A 
 first is explained by a copy with channels last, and it is the outputs of that one that are given.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,13 +20,16 @@ from keras_explainable import _axes
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Output
+from keras_explainable._typing import Units
 from keras_explainable.inspection import Target as Target
 
 REGIONS = ("predicted", "all")
 _COORDINATES = 4
 
 
-def segment(region="predicted", *, output=None):
+def segment(region: ArrayLike = "predicted", *, output: Output = None) -> Target:
     r"""Explain the mean score of each class over a region.
 
     .. math:: \ell_c = \frac{1}{\sum_p m_{pc}} \sum_p m_{pc} z_{pc}
@@ -88,7 +95,7 @@ def segment(region="predicted", *, output=None):
     )
 
 
-def position(index, *, output=None):
+def position(index: ArrayLike, *, output: Output = None) -> Target:
     """Explain the scores at a position: a pixel, a voxel, a time step or a token.
 
     Args:
@@ -127,7 +134,7 @@ def position(index, *, output=None):
     )
 
 
-def values(*, output=None):
+def values(*, output: Output = None) -> Target:
     """Explain every value of an output that is not `(batch, units)`, such as `(batch,)`.
 
     Args:
@@ -148,7 +155,7 @@ def values(*, output=None):
     return Target(_flattened, output=output)
 
 
-def contrast(first, second, *, output=None):
+def contrast(first: ArrayLike, second: ArrayLike, *, output: Output = None) -> Target:
     r"""Explain why one unit and not another: the difference of two units.
 
     .. math:: \ell = \ell_a - \ell_b
@@ -181,7 +188,9 @@ def contrast(first, second, *, output=None):
     return Target(_difference, [pair], output=output, limits=_unit_limits)
 
 
-def probability(activation=None, *, log=False, output=None):
+def probability(
+    activation: str | Callable | None = None, *, log: bool = False, output: Output = None
+) -> Target:
     """Explain probabilities in place of logits, so that other units count too.
 
     Args:
@@ -216,7 +225,7 @@ def probability(activation=None, *, log=False, output=None):
     )
 
 
-def similarity(reference, *, output=None):
+def similarity(reference: ArrayLike, *, output: Output = None) -> Target:
     r"""Explain how similar embeddings are to references, by the cosine.
 
     .. math:: \ell_n = \frac{e \cdot r_n}{\lVert e \rVert \lVert r_n \rVert}
@@ -255,7 +264,12 @@ def similarity(reference, *, output=None):
     return Target(_cosine, [reference], output=output, before_activation=False)
 
 
-def box_score(anchor="argmax", *, scores="cls_logits", output=None):
+def box_score(
+    anchor: Units = "argmax",
+    *,
+    scores: str | int | Callable | None = "cls_logits",
+    output: Output = None,
+) -> Target:
     """Explain the class scores of a box of a detector, before their activation.
 
     Args:
@@ -284,7 +298,7 @@ def box_score(anchor="argmax", *, scores="cls_logits", output=None):
         >>> maps.shape
         (2, 8, 8, 1)
     """
-    arguments = {"output": output, "keeps_units": True, "scores": scores}
+    arguments: dict[str, Any] = {"output": output, "keeps_units": True, "scores": scores}
     if isinstance(anchor, str):
         one_of("anchor", anchor, ("argmax",))
         return Target(_highest_score, takes_returned=True, **arguments)
@@ -298,8 +312,13 @@ def box_score(anchor="argmax", *, scores="cls_logits", output=None):
 
 
 def box_coordinate(
-    anchor="argmax", label=None, *, boxes="bbox_regression", scores="cls_logits", output=None
-):
+    anchor: Units = "argmax",
+    label: ArrayLike | None = None,
+    *,
+    boxes: str | int | Callable | None = "bbox_regression",
+    scores: str | int | Callable | None = "cls_logits",
+    output: Output = None,
+) -> Target:
     """Explain the coordinates of a box of a detector, as the model returns them.
 
     An activation that they end in, such as the sigmoid of relative coordinates, is included.
@@ -331,7 +350,8 @@ def box_coordinate(
         >>> logits.shape
         (2, 4)
     """
-    arguments = {"output": output, "mirroring": "refused", "boxes": boxes, "takes_returned": True}
+    arguments: dict[str, Any] = {"output": output, "mirroring": "refused", "boxes": boxes}
+    arguments["takes_returned"] = True
     if not isinstance(anchor, str):
         if label is not None:
             raise invalid("label", "`None`, as `anchor` tells the box", repr(label))
@@ -345,7 +365,13 @@ def box_coordinate(
     return Target(_highest_box, labels, limits=limits, scores=scores, **arguments)
 
 
-def loss(labels, loss="sparse_categorical_crossentropy", *, before_activation=False, output=None):
+def loss(
+    labels: ArrayLike,
+    loss: str | Callable = "sparse_categorical_crossentropy",
+    *,
+    before_activation: bool = False,
+    output: Output = None,
+) -> Target:
     """Explain the loss of labels: what is positive in a map makes it larger.
 
     Args:

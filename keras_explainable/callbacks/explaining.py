@@ -1,10 +1,14 @@
 """Pictures of maps of chosen samples, epoch by epoch."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +23,11 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Method
+from keras_explainable._typing import PathLike
+from keras_explainable._typing import Units
 from keras_explainable.engine._listening import listened
 from keras_explainable.inspection import feeding
 
@@ -89,20 +98,20 @@ class Explain(keras.callbacks.Callback):
 
     def __init__(
         self,
-        x,
-        y=None,
+        x: Inputs,
+        y: Units = None,
         *,
-        method="gradcam",
-        every=1,
-        initial=False,
-        log_dir=None,
-        directory=None,
-        images=None,
-        class_names=None,
-        tag=None,
-        batch_size=None,
-        **options,
-    ):
+        method: Method = "gradcam",
+        every: int = 1,
+        initial: bool = False,
+        log_dir: PathLike | None = None,
+        directory: PathLike | None = None,
+        images: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+        tag: str | None = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
         if log_dir is None and directory is None:
             raise invalid("directory", "a folder, or one for TensorBoard as `log_dir`", None)
@@ -132,7 +141,7 @@ class Explain(keras.callbacks.Callback):
         self._prepared = self._writer = None
         self._waits = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Make the step for the model, and open what is written to."""
         del logs
         self._close()
@@ -152,26 +161,26 @@ class Explain(keras.callbacks.Callback):
             run = tf.io.gfile.join(self.log_dir, _RUN, self.tag)
             self._writer = tf.summary.create_file_writer(run)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explain before training, if that is wanted."""
         del logs
         if self._waits and self._prepared is not None:
             self._draw(epoch - 1)
         self._waits = False
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Make the step for a model that was not built before."""
         del batch, logs
         if self._prepared is None:
             self._prepare()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explain, if it is the turn of that epoch."""
         del logs
         if epoch % self.every == 0:
             self._draw(epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close what was written to."""
         del logs
         self._close()

@@ -1,13 +1,21 @@
 """Metrics of explanations among the logs of `keras.Model.fit`."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Data
+from keras_explainable._typing import Methods
+from keras_explainable._typing import Metrics
+from keras_explainable._typing import Units
 from keras_explainable.evaluation._stepping import NotFinite
 from keras_explainable.evaluation.evaluating import Comparison
+from keras_explainable.evaluation.table import Evaluation
 
 
 class Evaluate(keras.callbacks.Callback):
@@ -63,16 +71,16 @@ class Evaluate(keras.callbacks.Callback):
 
     def __init__(
         self,
-        x,
-        y=None,
+        x: Data,
+        y: Units = None,
         *,
-        methods,
-        metrics,
-        every=1,
-        prefix="val_",
-        num_resamples=0,
-        **options,
-    ):
+        methods: Methods,
+        metrics: Metrics,
+        every: int = 1,
+        prefix: str = "val_",
+        num_resamples: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.every = positive_integer("every", every)
         self._comparison = Comparison(
@@ -95,23 +103,24 @@ class Evaluate(keras.callbacks.Callback):
             name: modes.get(judged[metric].higher_is_better)
             for (_, metric), name in self.names.items()
         }
-        self.evaluation = None
-        self._prepared, self._values = False, None
+        self.evaluation: Evaluation | None = None
+        self._prepared = False
+        self._values: Any = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Make the steps for the model."""
         del logs
         self._prepared, self._values = False, None
         if self.model.built:
             self._prepare()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Make the steps for a model that was not built before."""
         del batch, logs
         if not self._prepared:
             self._prepare()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add values to `logs`, new ones if it is the turn of that epoch."""
         logs = {} if logs is None else logs
         taken = sorted(set(self.modes) & set(logs))

@@ -1,8 +1,16 @@
 """Run an explaining method over data: compiled, batched, distributed."""
 
+from __future__ import annotations
+
 import functools
 import inspect
 import json
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+from typing import NoReturn
+from typing import overload
 
 import keras
 import numpy as np
@@ -19,6 +27,18 @@ from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
 from keras_explainable._keeping import Kept
 from keras_explainable._keeping import frozen
+from keras_explainable._typing import Arrays
+from keras_explainable._typing import Data
+from keras_explainable._typing import Filter
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Layers
+from keras_explainable._typing import Method
+from keras_explainable._typing import Output
+from keras_explainable._typing import PathLike
+from keras_explainable._typing import Reshape
+from keras_explainable._typing import Resizing
+from keras_explainable._typing import Units
+from keras_explainable._typing import Verbose
 from keras_explainable.engine import storing
 from keras_explainable.engine._batching import Loaded
 from keras_explainable.engine._batching import Slices
@@ -77,22 +97,23 @@ class Explainer(keras.Model):
 
     # Whether one trace of the step serves shapes that differ in any size.
     reduces_retracing = True
+    predict_function: Any  # Keras sets it.
 
     def __init__(
         self,
-        method,
-        model,
+        method: Method,
+        model: keras.Model,
         *,
-        layer=None,
-        output=None,
-        postprocessing="auto",
-        resizing=True,
-        reshape=None,
-        run_eagerly=False,
-        jit_compile=False,
-        inputs=None,
-        **options,
-    ):
+        layer: Layers = None,
+        output: Output = None,
+        postprocessing: Filter = "auto",
+        resizing: Resizing = True,
+        reshape: Reshape = None,
+        run_eagerly: bool = False,
+        jit_compile: bool = False,
+        inputs: Inputs | None = None,
+        **options: Any,
+    ) -> None:
         registration = _registry.registration(method)
         if not isinstance(model, keras.Model):
             raise mistyped("model", "a `keras.Model`", model)
@@ -125,25 +146,47 @@ class Explainer(keras.Model):
         self.built = True
 
     @property
-    def num_units(self):
+    def num_units(self) -> int:
         """Number of units of the explained output."""
         return self.exposed.outputs[0].shape[-1]
 
+    @overload
+    def explain(
+        self, x: Data, y: Units = None, *, path: PathLike, **arguments: Any
+    ) -> storing.Store: ...
+
+    @overload
     def explain(
         self,
-        x,
-        y=None,
+        x: Data,
+        y: Units = None,
         *,
-        batch_size=None,
-        steps=None,
-        verbose="auto",
-        callbacks=None,
-        target=None,
-        path=None,
-        dtype="float32",
-        shard=None,
-        **options,
-    ):
+        batch_size: int | None = None,
+        steps: int | None = None,
+        verbose: Verbose = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        target: inspection.Target | None = None,
+        path: None = None,
+        dtype: str = "float32",
+        shard: None = None,
+        **options: Any,
+    ) -> Arrays: ...
+
+    def explain(
+        self,
+        x: Data,
+        y: Units = None,
+        *,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        verbose: Verbose = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        target: inspection.Target | None = None,
+        path: PathLike | None = None,
+        dtype: str = "float32",
+        shard: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> Arrays | storing.Store:
         """Explain data.
 
         Args:
@@ -189,7 +232,15 @@ class Explainer(keras.Model):
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
 
-    def warm_up(self, x, y=None, *, batch_size=None, target=None, **options):
+    def warm_up(
+        self,
+        x: Data,
+        y: Units = None,
+        *,
+        batch_size: int | None = None,
+        target: inspection.Target | None = None,
+        **options: Any,
+    ) -> Explainer:
         """Compile the step for data of some form, so that the first explanation doesn't wait.
 
         It runs one batch. Data of other sizes, or another number of units, compile again.
@@ -281,7 +332,7 @@ class Explainer(keras.Model):
         """Run the step on one batch, on all replicas."""
         return self.predict_on_batch(shared_out(batch, self.distribute_strategy))
 
-    def export(self, filepath, y=None):
+    def export(self, filepath: PathLike, y: Literal["argmax"] | None = None) -> None:
         """Export a SavedModel that explains, and is served without this library.
 
         It answers with a dict of "logits" and "maps", as `explain` returns them; where units are
@@ -318,7 +369,7 @@ class Explainer(keras.Model):
         archive.add_endpoint("serve", served, [keras.tree.pack_sequence_as(own, kinds)])
         archive.write_out(filepath)
 
-    def predict_step(self, data):
+    def predict_step(self, data: Any) -> dict[str, Any]:
         """Explain one batch: the hook that Keras compiles and distributes."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(data, dict) or "inputs" not in data:
@@ -326,7 +377,7 @@ class Explainer(keras.Model):
         outputs = self._explain_batch({k: v for k, v in data.items() if k != "valid"})
         return outputs | ({"valid": tf.convert_to_tensor(data["valid"])} if "valid" in data else {})
 
-    def run_batch(self, data, size=None):
+    def run_batch(self, data: dict[str, Any], size: int | None = None) -> dict[str, Any]:
         """Run the step on one batch, on all replicas.
 
         Args:
@@ -360,11 +411,11 @@ class Explainer(keras.Model):
         indices = "argmax" if "argmax" in data else data.get("indices")
         return inspection.with_data(inputs, target_data), indices
 
-    def call(self, *_, **__):
+    def call(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse to be called: explaining takes more than a call."""
         raise TypeError("An `Explainer` explains data with `explainer.explain(x, y)`.")
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Callable:
         """Make the step, which TensorFlow is to tell from the steps of other explainers.
 
         It counts the traces of a function by its code, which all Keras models share, and would warn
@@ -556,28 +607,65 @@ class Explainer(keras.Model):
         return batch | {"valid": tf.cast(padded < rows, tf.int32)}
 
 
+@overload
 def explain(
-    method,
-    model,
-    x,
-    y=None,
+    method: Method,
+    model: keras.Model,
+    x: Data,
+    y: Units = None,
     *,
-    layer=None,
-    output=None,
-    batch_size=None,
-    steps=None,
-    verbose="auto",
-    callbacks=None,
-    postprocessing="auto",
-    resizing=True,
-    reshape=None,
-    run_eagerly=False,
-    jit_compile=False,
-    path=None,
-    dtype="float32",
-    shard=None,
-    **options,
-):
+    path: PathLike,
+    **arguments: Any,
+) -> storing.Store: ...
+
+
+@overload
+def explain(
+    method: Method,
+    model: keras.Model,
+    x: Data,
+    y: Units = None,
+    *,
+    layer: Layers = None,
+    output: Output = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    verbose: Verbose = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    postprocessing: Filter = "auto",
+    resizing: Resizing = True,
+    reshape: Reshape = None,
+    run_eagerly: bool = False,
+    jit_compile: bool = False,
+    path: None = None,
+    dtype: str = "float32",
+    shard: None = None,
+    **options: Any,
+) -> Arrays: ...
+
+
+def explain(
+    method: Method,
+    model: keras.Model,
+    x: Data,
+    y: Units = None,
+    *,
+    layer: Layers = None,
+    output: Output = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    verbose: Verbose = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    postprocessing: Filter = "auto",
+    resizing: Resizing = True,
+    reshape: Reshape = None,
+    run_eagerly: bool = False,
+    jit_compile: bool = False,
+    path: PathLike | None = None,
+    dtype: str = "float32",
+    shard: tuple[int, int] | None = None,
+    **options: Any,
+) -> Arrays | storing.Store:
     """Explain the units of a model on data.
 
     The first call for a model compiles a step, which calls with the same model and options reuse.
@@ -677,32 +765,6 @@ def explain(
         shard=shard,
         **{name: option for name, option in options.items() if name in kept},
     )
-
-
-def shortcut(name):
-    """Return the function `(model, x, y=None, ...)` that explains with a registered method.
-
-    Args:
-        name: name of the method.
-
-    Returns:
-        `explain` with that method, the options of the method in its signature.
-    """
-    method = _registry.get(name)
-
-    def explain_with(model, x, y=None, **arguments):
-        return explain(method, model, x, y, **arguments)
-
-    own = _registry.registration(method).options
-    common = [*inspect.signature(explain).parameters.values()][1:-1]
-    explain_with.shortcut_of = name
-    explain_with.__name__ = explain_with.__qualname__ = name
-    explain_with.__signature__ = inspect.Signature([*common, *own])
-    explain_with.__doc__ = (
-        f"Shortcut of `ke.explain({name!r}, model, x, y, ...)`, which tells the arguments that all "
-        f"methods share.\n\nThe method and its options:\n\n{inspect.cleandoc(method.__doc__)}"
-    )
-    return explain_with
 
 
 def _kept_explainer(method, model, x, arguments):

@@ -1,5 +1,7 @@
 """Logits and maps of data sets larger than memory, in files."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import json
@@ -9,6 +11,7 @@ import shutil
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -17,6 +20,8 @@ import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Arrays
+from keras_explainable._typing import PathLike
 
 DTYPES = ("float32", "float16", "uint8")
 SUFFIXES = (".h5", ".hdf5", ".zarr")
@@ -59,7 +64,7 @@ class Store:
         (3, (2, 64, 64, 1))
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike | list[PathLike] | tuple[PathLike, ...]) -> None:
         listed = path if isinstance(path, list | tuple) else [path]
         if not listed:
             raise invalid("path", "one file at least", path)
@@ -78,22 +83,22 @@ class Store:
                 raise invalid("path", expected, other["shapes"])
         self.logits = np.concatenate([_read(p, ["logits"])["logits"] for p in self.paths])
         self._stops = np.cumsum([described[p]["samples"] for p in self.paths])
-        order = []
+        order: list[np.ndarray] = []
         for files in stores:
             order.append(_order(files, [described[p] for p in files]) + sum(map(len, order)))
         self._order = np.concatenate(order)
         self.logits = self.logits[self._order]
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Count the samples."""
         return int(self._stops[-1])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Tell what there is."""
         shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in self._shapes.items())
         return f"<Store of {len(self)} samples: {shapes}>"
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Arrays:
         """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
         chosen = self._order[rows]
         wanted, places = np.unique(chosen, return_inverse=True)
@@ -109,7 +114,7 @@ class Store:
             found[name] = values[places.reshape(chosen.shape)]
         return self.logits[rows], _structured(found)
 
-    def numpy(self):
+    def numpy(self) -> Arrays:
         """Read everything.
 
         Returns:
@@ -118,7 +123,7 @@ class Store:
         """
         return self[:]
 
-    def dataset(self, batch_size=32):
+    def dataset(self, batch_size: int = 32) -> tf.data.Dataset:
         """Go through the logits and maps of all samples.
 
         Args:

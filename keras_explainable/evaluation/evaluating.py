@@ -1,6 +1,12 @@
 """Evaluate methods on data by metrics."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -14,6 +20,15 @@ from keras_explainable._checks import positive_integer
 from keras_explainable._checks import renamed
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Data
+from keras_explainable._typing import Layers
+from keras_explainable._typing import Methods
+from keras_explainable._typing import Metrics
+from keras_explainable._typing import Output
+from keras_explainable._typing import PathLike
+from keras_explainable._typing import Units
+from keras_explainable._typing import Verbose
 from keras_explainable.evaluation import _batches
 from keras_explainable.evaluation._accumulating import Accumulator
 from keras_explainable.evaluation._accumulating import resample_weights
@@ -27,27 +42,27 @@ BACKGROUND = "background"
 
 
 def evaluate(
-    model,
-    x,
-    y=None,
+    model: keras.Model,
+    x: Data | Iterable,
+    y: Units = None,
     *,
-    methods,
-    metrics,
-    masks=None,
-    boxes=None,
-    fixations=None,
-    labels=None,
-    layer=None,
-    output=None,
-    activation=None,
-    threshold=0.5,
-    batch_size=None,
-    class_names=None,
-    num_resamples=1000,
-    seed=0,
-    path=None,
-    verbose="auto",
-):
+    methods: Methods,
+    metrics: Metrics,
+    masks: ArrayLike | None = None,
+    boxes: Mapping[str, ArrayLike] | None = None,
+    fixations: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    layer: Layers = None,
+    output: Output = None,
+    activation: Callable | None = None,
+    threshold: float = 0.5,
+    batch_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    path: PathLike | None = None,
+    verbose: Verbose = "auto",
+) -> Evaluation:
     """Compare methods by metrics on data, which are streamed once per method.
 
     What is explained: the units of `y`; without them, the units predicted with a probability above

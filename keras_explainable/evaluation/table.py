@@ -1,14 +1,25 @@
 """The table of an evaluation."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
 import math
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
+from keras_explainable._typing import PathLike
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = "all"
 
@@ -32,7 +43,7 @@ class Row(NamedTuple):
     value: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # A tuple has a method of that name.
 
 
 class Evaluation:
@@ -56,13 +67,13 @@ class Evaluation:
 
     def __init__(
         self,
-        rows,
-        curves=None,
-        higher_is_better=None,
-        num_samples=None,
-        config=None,
-        curve_axes=None,
-    ):
+        rows: Iterable[Row],
+        curves: Mapping[tuple[str, str], list[float]] | None = None,
+        higher_is_better: Mapping[str, bool | None] | None = None,
+        num_samples: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        curve_axes: Mapping[str, str] | None = None,
+    ) -> None:
         self.rows = list(rows)
         self.curve_axes = dict(curve_axes or {})
         self.curves = dict(curves or {})
@@ -72,30 +83,30 @@ class Evaluation:
         self._found = {(row.method, row.metric, row.unit): row for row in self.rows}
 
     @property
-    def methods(self):
+    def methods(self) -> list[str]:
         """Labels of the methods, in order."""
         return list(dict.fromkeys(row.method for row in self.rows))
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[str]:
         """Labels of the metrics, in order."""
         return list(dict.fromkeys(row.metric for row in self.rows))
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Row]:
         """Go through the rows."""
         return iter(self.rows)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         """Tell whether another evaluation found the same."""
         return isinstance(other, Evaluation) and self.to_json() == other.to_json()
 
-    __hash__ = None
-
-    def select(self, method=None, metric=None, unit=None):
+    def select(
+        self, method: str | None = None, metric: str | None = None, unit: object = None
+    ) -> list[Row]:
         """Return the rows of a method, a metric and a class.
 
         Args:
@@ -123,7 +134,7 @@ class Evaluation:
             and unit in (None, row.unit)
         ]
 
-    def value(self, method, metric, unit=ALL):
+    def value(self, method: str, metric: str, unit: object = ALL) -> float:
         """Return one value, a float.
 
         Args:
@@ -139,7 +150,7 @@ class Evaluation:
             raise invalid("unit", f"one of {units}", repr(unit))
         return self._found[method, metric, unit].value
 
-    def best(self, metric):
+    def best(self, metric: str) -> str | None:
         """Return the label of the best method by a metric, `None` where none is better.
 
         Args:
@@ -153,7 +164,7 @@ class Evaluation:
             return None
         return (max if higher else min)(rows, key=lambda row: row.value).method
 
-    def to_markdown(self, path=None, *, per_class=False):
+    def to_markdown(self, path: PathLike | None = None, *, per_class: bool = False) -> str:
         """Return a Markdown table, methods by metrics, with intervals; the best in bold.
 
         Args:
@@ -174,7 +185,7 @@ class Evaluation:
         rule = "| --- " * len(lines[0]) + "|"
         return _written(path, f"{first}\n{rule}\n{rest}\n")
 
-    def to_csv(self, path=None):
+    def to_csv(self, path: PathLike | None = None) -> str:
         """Return all rows as CSV.
 
         Args:
@@ -189,7 +200,7 @@ class Evaluation:
         writer.writerows(self.rows)
         return _written(path, file.getvalue())
 
-    def to_json(self, path=None):
+    def to_json(self, path: PathLike | None = None) -> str:
         """Return rows, curves and how they were made as JSON, which `from_json` reads.
 
         Args:
@@ -209,7 +220,7 @@ class Evaluation:
         return _written(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
-    def from_json(cls, text_or_path):
+    def from_json(cls, text_or_path: PathLike) -> Evaluation:
         """Read what `to_json` wrote.
 
         Args:
@@ -218,16 +229,18 @@ class Evaluation:
         Returns:
             an `Evaluation`.
         """
-        is_text = isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{")
-        content = json.loads(text_or_path if is_text else Path(text_or_path).read_text("utf-8"))
+        if isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{"):
+            content = json.loads(text_or_path)
+        else:
+            content = json.loads(Path(text_or_path).read_text("utf-8"))
         rows = [
-            Row(*(math.nan if row[c] is None else row[c] for c in _COLUMNS))
+            Row._make(math.nan if row[c] is None else row[c] for c in _COLUMNS)
             for row in content.pop("rows")
         ]
         curves = {(method, metric): c for method, metric, c in content.pop("curves")}
         return cls(rows, curves, **content)
 
-    def to_dataframe(self):
+    def to_dataframe(self) -> pd.DataFrame:
         """Return all rows as a `pandas.DataFrame`.
 
         Raises:
@@ -241,7 +254,7 @@ class Evaluation:
             ) from error
         return pandas.DataFrame(self.rows, columns=_COLUMNS)
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Return the table over all classes as text, the best of each metric marked."""
         lines = self._cells("*")
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -251,7 +264,7 @@ class Evaluation:
             for line in lines
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Return what it is of, and the table."""
         return (
             f"<Evaluation of {len(self.methods)} methods by {len(self.metrics)} metrics on "

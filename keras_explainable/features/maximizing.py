@@ -1,8 +1,13 @@
 """Find the images that a unit, a channel or a layer of a model responds to most."""
 
+from __future__ import annotations
+
 import functools
 import math
 import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Literal
 from typing import NamedTuple
 
 import keras
@@ -16,6 +21,10 @@ from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Layers
+from keras_explainable._typing import Output
+from keras_explainable._typing import Verbose
 from keras_explainable.features._ascending import Ascent
 from keras_explainable.features._ascending import Schedule
 from keras_explainable.features._inputs import Inputs
@@ -45,34 +54,34 @@ class Maximization(NamedTuple):
 
 
 def maximize_activation(
-    model,
-    units=None,
+    model: keras.Model,
+    units: ArrayLike | None = None,
     *,
-    value_range,
-    layer=None,
-    channels=None,
-    position="mean",
-    objective=None,
-    output=None,
-    input=None,
-    size=None,
-    start=None,
-    parametrization="fourier",
-    num_steps=256,
-    learning_rate=0.05,
-    noise=0.01,
-    jitter="auto",
-    blur=0.35,
-    blur_every=4,
-    tv_weight=0.0,
-    l2_weight=0.0,
-    mixing=None,
-    seed=0,
-    batch_size=8,
-    verbose="auto",
-    run_eagerly=False,
-    jit_compile=False,
-):
+    value_range: tuple[float, float] | None,
+    layer: Layers = None,
+    channels: ArrayLike | None = None,
+    position: str | tuple[int, ...] = "mean",
+    objective: Callable | None = None,
+    output: Output = None,
+    input: int | str | None = None,
+    size: int | tuple[int, ...] | None = None,
+    start: Inputs | None = None,
+    parametrization: str = "fourier",
+    num_steps: int = 256,
+    learning_rate: float = 0.05,
+    noise: float = 0.01,
+    jitter: int | Literal["auto"] = "auto",
+    blur: float = 0.35,
+    blur_every: int = 4,
+    tv_weight: float = 0.0,
+    l2_weight: float = 0.0,
+    mixing: ArrayLike | None = None,
+    seed: int | Sequence[int] = 0,
+    batch_size: int = 8,
+    verbose: Verbose = "auto",
+    run_eagerly: bool = False,
+    jit_compile: bool = False,
+) -> Maximization:
     r"""Find the images that excite units of a model, channels of a layer, or a layer most.
 
     .. math:: x^* = \arg\max_x a(x) - \lambda_2 \lVert x \rVert_2^2 - \lambda_{TV} TV(x)

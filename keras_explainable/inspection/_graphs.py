@@ -458,7 +458,7 @@ class _StandIn:
     def __getattr__(self, name):
         return getattr(self._layer, name)
 
-    @property
+    @property  # type: ignore[misc]  # That of an object can be set.
     def __class__(self):
         return type(self._layer)
 

@@ -1,5 +1,7 @@
 """Tell what a layer does at the end of a model: activation, linear head, pooling."""
 
+from __future__ import annotations
+
 import math
 import warnings
 
@@ -334,7 +336,7 @@ def _is_linear(layer):
     return not is_nonlinear(getattr(layer, "activation", None)) and has_linear_kernel(layer)
 
 
-def has_linear_kernel(layer):
+def has_linear_kernel(layer: keras.layers.Layer) -> bool:
     """Tell whether a layer multiplies by a kernel, at each position, before any activation.
 
     Args:
@@ -353,7 +355,7 @@ def has_linear_kernel(layer):
     return len(shape) == 2 or all(size == 1 for size in shape[:-2])
 
 
-def linear_kernel(layer):
+def linear_kernel(layer: keras.layers.Layer) -> tf.Tensor:
     """Read the kernel that a layer multiplies by.
 
     Args:

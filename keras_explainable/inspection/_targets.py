@@ -1,7 +1,13 @@
 """What is explained of the outputs of a model, where it is not one of them as it is."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
+from typing import TypeGuard
 
 import keras
 import numpy as np
@@ -10,6 +16,10 @@ import tensorflow as tf
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Array
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
 from keras_explainable.inspection._taps import operations_above
 
 MIRRORING = ("same", "mask", "refused")
@@ -55,18 +65,18 @@ class Target:
 
     def __init__(
         self,
-        function,
-        data=(),
+        function: Callable,
+        data: Sequence[ArrayLike] = (),
         *,
-        output=None,
-        before_activation=None,
-        mirroring="same",
-        keeps_units=False,
-        limits=None,
-        takes_activation=False,
-        takes_returned=False,
-        **settings,
-    ):
+        output: Output = None,
+        before_activation: bool | None = None,
+        mirroring: str = "same",
+        keeps_units: bool = False,
+        limits: Callable | None = None,
+        takes_activation: bool = False,
+        takes_returned: bool = False,
+        **settings: Any,
+    ) -> None:
         if not callable(function):
             raise mistyped("function", "a function of outputs", function)
         one_of("mirroring", mirroring, MIRRORING)
@@ -78,7 +88,7 @@ class Target:
         self.keeps_units = keeps_units
         self.takes_activation = takes_activation
         self.takes_returned = takes_returned
-        self.needs_returned = takes_returned or bool(self.inner and self.inner.needs_returned)
+        self.needs_returned: bool = takes_returned or bool(self.inner and self.inner.needs_returned)
         self.limits = limits
         self.settings = settings
         self.own = tuple((array.shape[1:], dtype) for array, dtype in encoded)
@@ -95,9 +105,9 @@ class Target:
             self.data = self.inner.data + self.data
         self._settle(before_activation)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        rows = [len(array) for array in (self.data or ())[self.num_inner :]]
+        rows: list[int | None] = [len(array) for array in (self.data or ())[self.num_inner :]]
         own = zip(rows or [None] * len(self.own), self.own, strict=True)
         shown = [name] + [f"{dtype} {(number, *shape)}" for number, (shape, dtype) in own]
         shown += [f"{key}={value!r}" for key, value in self.settings.items()]
@@ -122,30 +132,30 @@ class Target:
             self.gives_before = False
 
     @property
-    def takes_all(self):
+    def takes_all(self) -> bool:
         """Whether it takes all outputs, in the structure that the model returns."""
         return self.output is None or _is_function(self.output)
 
     @property
-    def specification(self):
+    def specification(self) -> tuple:
         """Shape of a row, and type, of each of the data."""
         return (self.inner.specification if self.inner else ()) + self.own
 
     @property
-    def kind(self):
+    def kind(self) -> tuple:
         """All that tells this target from others, but for the values of the data."""
         inner = self.inner.kind if self.inner else None
         switches = (self.before_activation, self.mirrored, self.is_fixed, self.keeps_units)
         return (self.function, self.settings, self.own, inner, self.output, switches)
 
-    def template(self):
+    def template(self) -> Target:
         """Return this target without its data."""
         copy = object.__new__(type(self))
         copy.__dict__.update(vars(self), data=None)
         copy.inner = self.inner and self.inner.template()
         return copy
 
-    def rows(self, num_samples):
+    def rows(self, num_samples: int) -> list[np.ndarray]:
         """Return the data, integers and booleans, with a row for each of a number of samples."""
         found = []
         for array in self.data:
@@ -157,7 +167,7 @@ class Target:
             found.append(np.broadcast_to(array, (num_samples, *array.shape[1:])))
         return found
 
-    def check(self, limits):
+    def check(self, limits: tuple) -> None:
         """Refuse data that are out of the range that outputs have, as `Splice.limits` tells it."""
         for number, lowest, highest, *exempt in limits:
             array, (_, kind) = self.data[number], self.specification[number]
@@ -168,7 +178,14 @@ class Target:
                 received = f"{array.min()} to {array.max()}"
                 raise invalid("output", f"indices below {tuple(highest)}{allowed}", received)
 
-    def __call__(self, outputs, data=(), activation=None, noted=None, returned=None):
+    def __call__(
+        self,
+        outputs: Any,
+        data: Sequence[tf.Tensor] = (),
+        activation: Callable | None = None,
+        noted: list | None = None,
+        returned: Any = None,
+    ) -> tf.Tensor:
         """Return the values.
 
         Args:
@@ -240,7 +257,7 @@ class TargetLayer(keras.layers.Layer):
         return self.run(tensors, data)
 
 
-def as_target(outputs):
+def as_target(outputs: Output) -> Target | None:
     """Return the target that an argument `outputs` stands for, or `None`."""
     if isinstance(outputs, Target):
         return outputs
@@ -301,7 +318,7 @@ def splice(target, structure, activations):
     )
 
 
-def with_data(inputs, data):
+def with_data(inputs: Inputs, data: Sequence[Array]) -> Inputs:
     """Return inputs of a model, tensors or arrays, with the data of a target added.
 
     Args:
@@ -402,7 +419,7 @@ def _check(values, size):
         raise invalid("outputs", f"{expected}, with a fixed number of units", f"shape {shape}")
 
 
-def _is_function(output):
+def _is_function(output: object) -> TypeGuard[Callable]:
     """Tell functions from endpoints, of which layers can be called too."""
     return callable(output) and not isinstance(output, keras.Operation)
 

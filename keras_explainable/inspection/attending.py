@@ -1,11 +1,16 @@
 """Make a model return its attention scores."""
 
+from __future__ import annotations
+
 import warnings
 
 import keras
 
 from keras_explainable import _compat
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
+from keras_explainable._typing import Reshape
 from keras_explainable.inspection import _attention
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _tokens
@@ -13,9 +18,16 @@ from keras_explainable.inspection import exposing
 from keras_explainable.inspection._graphs import Graph
 from keras_explainable.inspection._graphs import Unreachable
 from keras_explainable.inspection._graphs import is_spatial
+from keras_explainable.inspection.exposing import Exposed
 
 
-def expose_attention(model, outputs=None, *, inputs=None, reshape=None):
+def expose_attention(
+    model: keras.Model,
+    outputs: Output = None,
+    *,
+    inputs: Inputs | None = None,
+    reshape: Reshape = None,
+) -> Exposed:
     """Build the model that returns logits and how much every token attends to every other.
 
     The scores are those of `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and

@@ -1,8 +1,12 @@
 """Make a model return its logits and activations."""
 
+from __future__ import annotations
+
 import functools
 import warnings
 import weakref
+from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
 import keras
@@ -11,6 +15,10 @@ import tensorflow as tf
 from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Layers
+from keras_explainable._typing import Output
+from keras_explainable._typing import Reshape
 from keras_explainable.inspection import _biases
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _layouts
@@ -61,29 +69,29 @@ class Exposed(keras.Model):
         limits: ranges of the data of a target, as `ke.targets.Target` tells them.
     """
 
-    activation = None
-    head = None
-    head_error = "the model exposes no activations"
-    input_index = 0
-    input_indices = ()
-    channels_first = ()
-    offsets = {}  # noqa: RUF012
-    arrange = None
-    query = None
-    gradient_rule = None
-    guide = None
-    mirrored_indices = ()
-    has_fixed_places = False
-    limits = ()
-    _own_inputs = None
-    _resume = None
+    activation: Callable | None = None
+    head: weakref.ref | None = None
+    head_error: str = "the model exposes no activations"
+    input_index: int = 0
+    input_indices: tuple[int, ...] = ()
+    channels_first: tuple[int, ...] = ()
+    offsets: dict[str, Callable] = {}  # noqa: RUF012
+    arrange: Callable | None = None
+    query: int | tuple[int, ...] | None = None
+    gradient_rule: str | None = None
+    guide: Exposed | None = None
+    mirrored_indices: tuple[int, ...] = ()
+    has_fixed_places: bool = False
+    limits: tuple = ()
+    _own_inputs: Any = None
+    _resume: Any = None
 
     @property
-    def own_inputs(self):
+    def own_inputs(self) -> Any:
         """What the original model takes."""
         return self.input if self._own_inputs is None else self._own_inputs()
 
-    def resume(self, inputs, activations, number=0):
+    def resume(self, inputs: Inputs, activations: tf.Tensor, number: int = 0) -> tf.Tensor:
         """Compute the logits from given activations, running what comes after them.
 
         What the logits take from the inputs beside the activations is run too; of a subclassed
@@ -100,7 +108,14 @@ class Exposed(keras.Model):
         return self._resume(number, [*keras.tree.flatten(inputs), activations])
 
 
-def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
+def expose(
+    model: keras.Model,
+    arguments: Layers = None,
+    outputs: Output = None,
+    *,
+    inputs: Inputs | None = None,
+    reshape: Reshape = None,
+) -> Exposed:
     """Build the model that returns the logits of a model and the activations inside it.
 
     Nested models are opened at any depth, and layers share their weights with the model given,
@@ -157,7 +172,13 @@ def expose(model, arguments=None, outputs=None, *, inputs=None, reshape=None):
     return _expose(model, listed, outputs, inputs, reshape=reshape)
 
 
-def expose_rectified(model, outputs=None, *, inputs=None, reshape=None):
+def expose_rectified(
+    model: keras.Model,
+    outputs: Output = None,
+    *,
+    inputs: Inputs | None = None,
+    reshape: Reshape = None,
+) -> Exposed:
     """Build the model that returns logits and every spatial activation that enters them.
 
     Activations are what the activation functions return, as layers, as `keras.ops` functions or
@@ -180,7 +201,9 @@ def expose_rectified(model, outputs=None, *, inputs=None, reshape=None):
     return _expose(model, _rectified, outputs, inputs, reshape=reshape)
 
 
-def expose_biases(model, outputs=None, *, inputs=None):
+def expose_biases(
+    model: keras.Model, outputs: Output = None, *, inputs: Inputs | None = None
+) -> Exposed:
     """Build the model that returns logits and what every layer with a bias returns.
 
     These are Dense layers and convolutions with a bias, before their activation, batch
@@ -202,7 +225,7 @@ def expose_biases(model, outputs=None, *, inputs=None):
     return _expose(model, _biases.outputs_of_biased, outputs, inputs, split, reshape=False)
 
 
-def head_kernel(model):
+def head_kernel(model: Exposed) -> tf.Tensor:
     """Read the kernel of the linear head of an exposed model.
 
     A head that uses another kernel than it stores says so with an attribute `effective_kernel`.

@@ -1,14 +1,22 @@
 """Bring what a user passes for the inputs of a model into the form that the model takes."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import Array
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable.inspection.exposing import Exposed
 
 
-def structured(exposed, x):
+def structured(exposed: Exposed, x: Inputs) -> Inputs:
     """Return arrays in a structure that an exposed model takes, their shapes checked.
 
     Args:
@@ -48,7 +56,7 @@ def structured(exposed, x):
     return keras.tree.map_structure(_single_precision, x)
 
 
-def arranged(exposed, x):
+def arranged(exposed: Exposed, x: Inputs) -> Inputs:
     """Return inputs given by name in the order of an exposed model.
 
     Args:
@@ -69,7 +77,7 @@ def arranged(exposed, x):
     return x if isinstance(structure, dict) else tuple(x.values())
 
 
-def accepted(exposed, inputs):
+def accepted(exposed: Exposed, inputs: Inputs) -> Any:
     """Cast inputs to the dtypes that an exposed model takes, and bring channels last.
 
     Args:
@@ -87,7 +95,7 @@ def accepted(exposed, inputs):
     return flat if isinstance(inputs, tuple) else keras.tree.pack_sequence_as(inputs, flat)
 
 
-def returned(exposed, inputs):
+def returned(exposed: Exposed, inputs: Inputs) -> Any:
     """Bring inputs of an exposed model into the form that its original takes; undoes `accepted`.
 
     Args:
@@ -105,7 +113,7 @@ def returned(exposed, inputs):
     return keras.tree.pack_sequence_as(inputs, flat)
 
 
-def as_array(value):
+def as_array(value: ArrayLike) -> Array:
     """Return an array or tensor of numbers as it is, anything else as an array.
 
     Args:
@@ -115,12 +123,13 @@ def as_array(value):
         TypeError: if it holds no numbers, or rows that differ in length.
         ValueError: if it has no axis of samples.
     """
-    value = value if hasattr(value, "dtype") and hasattr(value, "shape") else np.asarray(value)
-    if value.dtype == object:
-        raise mistyped("x", "arrays of numbers, all samples of one shape", value.tolist())
-    if len(value.shape) == 0:
-        raise invalid("x", "an array with an axis of samples", value)
-    return value
+    is_array = hasattr(value, "dtype") and hasattr(value, "shape")
+    array: Any = value if is_array else np.asarray(value)
+    if array.dtype == object:
+        raise mistyped("x", "arrays of numbers, all samples of one shape", array.tolist())
+    if len(array.shape) == 0:
+        raise invalid("x", "an array with an axis of samples", array)
+    return array
 
 
 def _single_precision(array):

@@ -1,14 +1,19 @@
 """Guide gradients through the rectifiers of a model."""
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _redirecting
 from keras_explainable.inspection import exposing
 from keras_explainable.inspection._targets import TARGET
+from keras_explainable.inspection.exposing import Exposed
 
 _POOLINGS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 _RECTIFYING = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Erf", "Erfc")
@@ -32,7 +37,13 @@ GUIDES = {
 }
 
 
-def expose_guided(model, outputs=None, *, rule="guided", inputs=None):
+def expose_guided(
+    model: keras.Model,
+    outputs: Output = None,
+    *,
+    rule: str = "guided",
+    inputs: Inputs | None = None,
+) -> Exposed:
     r"""Build the model that returns the logits, with gradients guided through its rectifiers.
 
     With :math:`g` the gradient by what a rectifier :math:`f` returns, what goes on to its input is

@@ -1,10 +1,18 @@
 """Propagate relevance through a model in place of gradients."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
 import numpy as np
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _linear
 from keras_explainable.inspection import _redirecting
@@ -12,6 +20,7 @@ from keras_explainable.inspection import _relevance
 from keras_explainable.inspection import _rules
 from keras_explainable.inspection import exposing
 from keras_explainable.inspection._taps import Tap
+from keras_explainable.inspection.exposing import Exposed
 
 # Rule of the layers that no other one comes before, of convolutions, and of dense layers.
 COMPOSITES = {
@@ -27,18 +36,18 @@ _PARTS = ("first", "convolution", "dense")
 
 
 def expose_relevance(
-    model,
-    outputs=None,
+    model: keras.Model,
+    outputs: Output = None,
     *,
-    composite="epsilon_plus",
-    epsilon=1e-6,
-    gamma=0.25,
-    alpha=2.0,
-    low=None,
-    high=None,
-    batch_normalization="fold",
-    inputs=None,
-):
+    composite: str | Mapping[str, str] = "epsilon_plus",
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    alpha: float = 2.0,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    batch_normalization: str = "fold",
+    inputs: Inputs | None = None,
+) -> Exposed:
     r"""Build the model that returns the logits, with relevance in place of gradients.
 
     What `tf.GradientTape` takes back through it, from relevance of the logits, is that of the

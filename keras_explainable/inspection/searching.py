@@ -1,5 +1,9 @@
 """Find layers in a model."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import keras
 
 from keras_explainable.inspection._graphs import Graph
@@ -8,7 +12,9 @@ from keras_explainable.inspection._graphs import placeholders
 from keras_explainable.inspection._taps import Tap
 
 
-def find_layers(model, kind):
+def find_layers(
+    model: keras.Model, kind: type | tuple[type, ...] | Callable
+) -> dict[str, keras.layers.Layer]:
     """Find the layers of a model, nested ones included, by class or property.
 
     Args:
@@ -24,16 +30,15 @@ def find_layers(model, kind):
         >>> list(ke.inspection.find_layers(model, keras.layers.Conv2D))
         ['c']
     """
-    is_class = isinstance(kind, type | tuple)
     return {
         call.path: call.layer
         for call in _calls(model)
         if isinstance(call.layer, keras.Layer)
-        and (isinstance(call.layer, kind) if is_class else kind(call.layer))
+        and (isinstance(call.layer, kind) if isinstance(kind, type | tuple) else kind(call.layer))
     }
 
 
-def layers_with_bias(model):
+def layers_with_bias(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Find the layers of a model that add a bias: a `bias`, or the offset of a normalization.
 
     Args:

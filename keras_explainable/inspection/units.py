@@ -1,11 +1,14 @@
 """Which units are explained, sample by sample."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
+from keras_explainable._typing import Units
 
 
-def gather_units(values, indices=None, axis=-1):
+def gather_units(values: tf.Tensor, indices: Units = None, axis: int = -1) -> tf.Tensor:
     """Take the units that are explained, sample by sample.
 
     Args:
@@ -28,7 +31,7 @@ def gather_units(values, indices=None, axis=-1):
     return values if indices is None else tf.gather(values, indices, axis=axis, batch_dims=1)
 
 
-def unit_indices(logits, indices=None):
+def unit_indices(logits: tf.Tensor, indices: Units = None) -> tf.Tensor | None:
     """Bring the indices of the explained units into one form.
 
     Args:
@@ -47,10 +50,10 @@ def unit_indices(logits, indices=None):
         if indices != "argmax":
             raise invalid("indices", '`None`, "argmax" or integers', repr(indices))
         return tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None]
-    indices = tf.convert_to_tensor(indices)
-    if not indices.dtype.is_integer or indices.shape.rank not in (0, 1, 2):
+    units = tf.convert_to_tensor(indices)
+    if not units.dtype.is_integer or units.shape.rank not in (0, 1, 2):
         expected = "integers of shape (), (batch,) or (batch, n)"
-        raise invalid("indices", expected, f"{indices.dtype.name} {tuple(indices.shape)}")
-    if indices.shape.rank == 0:
-        indices = tf.repeat(indices[None], tf.shape(logits)[0])
-    return indices[:, None] if indices.shape.rank == 1 else indices
+        raise invalid("indices", expected, f"{units.dtype.name} {tuple(units.shape)}")
+    if units.shape.rank == 0:
+        units = tf.repeat(units[None], tf.shape(logits)[0])
+    return units[:, None] if units.shape.rank == 1 else units

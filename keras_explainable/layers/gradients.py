@@ -1,5 +1,10 @@
 """Gradients by the input as outputs of a model."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -102,7 +107,13 @@ class InputGradients(keras.layers.Wrapper):
         (None, 8, 8, 1)
     """
 
-    def __init__(self, layer, score="categorical", from_logits=False, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        score: str | Callable = "categorical",
+        from_logits: bool = False,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(layer, keras.layers.Layer):
             raise mistyped("layer", "a `keras.Model` or `keras.layers.Layer`", layer)
         if isinstance(score, dict):
@@ -119,14 +130,14 @@ class InputGradients(keras.layers.Wrapper):
         self.score, self.from_logits = score, from_logits
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """Metrics of the layers inside, without those that a model inside is compiled with.
 
         Keras would report these, its loss among them, in place of those of the model outside.
         """
         return _metrics(self.layer)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         """Return outputs, and gradients of the shape of the inputs.
 
         Args:
@@ -146,7 +157,7 @@ class InputGradients(keras.layers.Wrapper):
         gradients = tape.gradient(score, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [outputs, gradients]
 
-    def explained_outputs(self, inputs):
+    def explained_outputs(self, inputs: Any) -> Any:
         """Return the outputs alone, which methods explain through the layers inside."""
         return self.layer(inputs)
 
@@ -159,7 +170,7 @@ class InputGradients(keras.layers.Wrapper):
         exact = tf.float64 if outputs.dtype == tf.float64 else tf.float32
         return SCORES[self.score](tf.cast(outputs, exact), self.from_logits)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the layer is made from."""
         score = self.score
         if callable(score):

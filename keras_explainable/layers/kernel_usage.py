@@ -1,6 +1,12 @@
 """Layers whose kernels are used sparingly: Kernel Usage Regularization (KUR)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -9,7 +15,9 @@ from keras_explainable._checks import number
 _PACKAGE = "keras_explainable"
 
 
-def used_kernel(kernel, alpha=1.0, temperature=1.0, absolute=False):
+def used_kernel(
+    kernel: tf.Tensor, alpha: float = 1.0, temperature: float = 1.0, absolute: bool = False
+) -> tf.Tensor:
     r"""Weigh each weight of a kernel by its share among those of the other units.
 
     .. math:: W^e_{ku} = \alpha \, W_{ku} \,
@@ -148,11 +156,19 @@ class KernelUsageDense(_KernelUsage, keras.layers.Dense):
 
     _plain_class = keras.layers.Dense
 
-    def __init__(self, units, *args, alpha=None, temperature=1.0, absolute=False, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        *args: Any,
+        alpha: float | None = None,
+        temperature: float = 1.0,
+        absolute: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, *args, **kwargs)
         self._set_options(alpha, temperature, absolute)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Multiply inputs by the effective kernel."""
         del training
         x = keras.ops.matmul(inputs, self.effective_kernel)
@@ -192,11 +208,18 @@ class KernelUsageConv2D(_KernelUsage, keras.layers.Conv2D):
     _plain_class = keras.layers.Conv2D
 
     def __init__(
-        self, filters, kernel_size, *args, alpha=None, temperature=1.0, absolute=False, **kwargs
-    ):
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        *args: Any,
+        alpha: float | None = None,
+        temperature: float = 1.0,
+        absolute: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, *args, **kwargs)
         self._set_options(alpha, temperature, absolute)
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolve inputs with the kernel that is used of another."""
         return super().convolution_op(inputs, self._used(kernel))

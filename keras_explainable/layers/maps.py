@@ -1,5 +1,10 @@
 """Class activation maps as outputs of a model."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -11,6 +16,11 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
 from keras_explainable._checks import renamed
+from keras_explainable._typing import Endpoint
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
+from keras_explainable._typing import Reshape
+from keras_explainable._typing import Resizing
 
 _PACKAGE = "keras_explainable"
 
@@ -123,7 +133,13 @@ class ActivationMaps(_HeadMaps):
         ((None, 5), (None, 15, 15, 5))
     """
 
-    def __init__(self, layer, postprocessing=None, resizing=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        postprocessing: str | None = None,
+        resizing: int | Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(layer, keras.layers.Layer):
             raise mistyped("layer", "a `keras.layers.Layer`", layer)
         if resizing is True:
@@ -132,7 +148,7 @@ class ActivationMaps(_HeadMaps):
             raise invalid("resizing", expected, resizing, hint)
         super().__init__(layer, postprocessing, resizing, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Build the head for averaged activations."""
         if len(input_shape) < 3:
             expected = "activations (batch, *positions, kernels)"
@@ -149,11 +165,11 @@ class ActivationMaps(_HeadMaps):
             raise invalid("layer", expected, found)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> list[tf.Tensor]:  # type: ignore[override]
         """Return outputs and maps of activations `(batch, *positions, kernels)`."""
         return [self.explained_outputs(inputs), super().call(inputs)]
 
-    def explained_outputs(self, inputs):
+    def explained_outputs(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the outputs alone, which methods explain through the head."""
         kept = self._kept_axes(inputs.shape)
         axes = _axes.spatial(len(inputs.shape))
@@ -166,16 +182,16 @@ class ActivationMaps(_HeadMaps):
 
 
 def with_activation_maps(
-    model,
+    model: keras.Model,
     *,
-    layer=None,
-    output=None,
-    postprocessing="auto",
-    resizing=True,
-    reshape=None,
-    logits=True,
-    inputs=None,
-):
+    layer: Endpoint | None = None,
+    output: Output = None,
+    postprocessing: str | None = "auto",
+    resizing: Resizing = True,
+    reshape: Reshape = None,
+    logits: bool = True,
+    inputs: Inputs | None = None,
+) -> keras.Model:
     """Make the model that returns class activation maps beside its logits, or its predictions.
 
     By default the maps are those of `ke.cam`. The model shares its weights with the one that it is

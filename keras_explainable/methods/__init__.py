@@ -1,5 +1,9 @@
 """Explaining methods: pure functions `(model, inputs, indices, ...) -> (logits, maps)`."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 from keras_explainable.methods import attention as attention
 from keras_explainable.methods import cams as cams
 from keras_explainable.methods import gradients as gradients
@@ -15,11 +19,11 @@ from keras_explainable.methods._registry import names as names
 from keras_explainable.methods._registry import registration as registration
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *names(), *meta_names()})
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Callable:
     """Find every registered method and meta method here, besides in the module of its family."""
     if name in names():
         return get(name)

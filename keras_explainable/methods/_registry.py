@@ -1,14 +1,26 @@
 """The table of explaining methods."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import inspect
 from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 from typing import NamedTuple
+
+import keras
 
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import Function
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Layers
+from keras_explainable._typing import Method
+from keras_explainable._typing import Output
+from keras_explainable._typing import Reshape
 
 FAMILIES = ("gradient", "cam", "attention")
 # Attention of all tokens to all; a head as `inspection.head_kernel` reads it; layers for which
@@ -55,16 +67,25 @@ class Registration(NamedTuple):
     needs: str | None = None
 
     @property
-    def options(self):
+    def options(self) -> list[inspect.Parameter]:
         """Parameters that are options of the method, in the order of its signature."""
         own = inspect.signature(self.method).parameters.values()
         options = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
         if not self.expose_options:
             return options
-        others = inspect.signature(self.expose).parameters
+        others = inspect.signature(self.expose or inspection.expose).parameters
         return [*(others[name] for name in self.expose_options), *options]
 
-    def exposed(self, model, layer=None, outputs=None, *, inputs=None, reshape=None, **options):
+    def exposed(
+        self,
+        model: keras.Model,
+        layer: Layers = None,
+        outputs: Output = None,
+        *,
+        inputs: Inputs | None = None,
+        reshape: Reshape = None,
+        **options: Any,
+    ) -> inspection.Exposed:
         """Make the model that the method takes.
 
         Args:
@@ -101,27 +122,27 @@ class Registration(NamedTuple):
         return self.expose(model, outputs=outputs, inputs=inputs, **options)
 
     @property
-    def exposes_layers(self):
+    def exposes_layers(self) -> bool:
         """Whether `expose` takes the endpoints of activations."""
         return self.expose is not None and "arguments" in inspect.signature(self.expose).parameters
 
 
-_METHODS = {}
-_META_METHODS = {}
+_METHODS: dict[str, Registration] = {}
+_META_METHODS: dict[str, Callable] = {}
 
 
 def explaining_method(
     *,
-    family,
-    postprocessing,
-    axioms=(),
-    sample_options=(),
-    expose=None,
-    raw_options=(),
-    is_gradient=False,
-    expose_options=(),
-    needs=None,
-):
+    family: str,
+    postprocessing: str | None,
+    axioms: Iterable[str] = (),
+    sample_options: Iterable[str] = (),
+    expose: Callable | None = None,
+    raw_options: Iterable[str] = (),
+    is_gradient: bool | None = False,
+    expose_options: Iterable[str] = (),
+    needs: str | None = None,
+) -> Callable[[Function], Function]:
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
     Args:
@@ -157,7 +178,7 @@ def explaining_method(
     return register
 
 
-def meta_method(*, postprocessing=None):
+def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(method, *, ...) -> method` as a meta method.
 
     What it returns is kept, so that wrapping a method again in the same way gives the very same
@@ -208,7 +229,7 @@ def meta_method(*, postprocessing=None):
     return register
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names of the registered methods, sorted."""
     return tuple(sorted(_METHODS))
 
@@ -221,13 +242,13 @@ def _is_hashable(value):
     return True
 
 
-def defined_in(package):
+def defined_in(package: str) -> dict[str, Callable]:
     """Return the methods that the modules of a package define, by name."""
     inside = f"{package}."
     return {n: r.method for n, r in _METHODS.items() if r.method.__module__.startswith(inside)}
 
 
-def get_meta(name):
+def get_meta(name: str) -> Callable:
     """Return the meta method of a name.
 
     Args:
@@ -244,12 +265,12 @@ def get_meta(name):
     return _META_METHODS[name]
 
 
-def meta_names():
+def meta_names() -> tuple[str, ...]:
     """Return the names of the registered meta methods, sorted."""
     return tuple(sorted(_META_METHODS))
 
 
-def get(identifier):
+def get(identifier: Method) -> Callable:
     """Resolve a method.
 
     Args:
@@ -265,7 +286,7 @@ def get(identifier):
     return registration(identifier).method
 
 
-def registration(identifier):
+def registration(identifier: Method) -> Registration:
     """Return what is known of a method; of an unregistered function, that it is of the CAM family.
 
     Args:
@@ -287,10 +308,11 @@ def registration(identifier):
     if not callable(identifier):
         expected = "the name of a method or a function `(model, inputs, indices) -> (logits, maps)`"
         raise mistyped("method", expected, identifier)
-    if isinstance(getattr(identifier, "registration", None), Registration):
+    known = getattr(identifier, "registration", None)
+    if isinstance(known, Registration):
         # A function that wraps another one has its attributes.
-        return identifier.registration._replace(method=identifier)
-    known = _METHODS.get(getattr(identifier, "__name__", None))
+        return known._replace(method=identifier)
+    known = _METHODS.get(getattr(identifier, "__name__", ""))
     if known is not None and known.method is identifier:
         return known
     return Registration(identifier, "cam", None)

@@ -1,5 +1,9 @@
 """Metrics of explanations: functions of arrays, and `keras.metrics.Metric`s by the same names."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from keras_explainable.metrics import faithfulness as faithfulness
 from keras_explainable.metrics import fixations as fixations
 from keras_explainable.metrics import localization as localization
@@ -20,11 +24,11 @@ from keras_explainable.metrics.localization.boxes import box_masks as box_masks
 from keras_explainable.metrics.localization.boxes import extract_boxes as extract_boxes
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *names(), *(registration(name).class_name for name in names())})
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Find the function and the class of every registered metric."""
     if name in names():
         return _function_of(name)

@@ -1,7 +1,11 @@
 """Compute metrics: of arrays with a function, over batches with a `keras.metrics.Metric`."""
 
+from __future__ import annotations
+
 import functools
 import inspect
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -13,6 +17,11 @@ from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._keeping import Kept
 from keras_explainable._keeping import frozen
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Output
+from keras_explainable._typing import Units
+from keras_explainable._typing import hints_of
 from keras_explainable.inspection import feeding
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _registry
@@ -101,6 +110,8 @@ def function_of(name):
 
     compute.__name__ = compute.__qualname__ = name
     compute.__module__ = known.function.__module__
+    hints = _hints(known)
+    compute.__annotations__ = {n: hints[n] for n in (*signature.parameters, "return") if n in hints}
     compute.__signature__ = signature
     compute.__doc__ = _doc(known)
     return compute
@@ -118,14 +129,43 @@ def _doc(known):
     return f"{text}\n\nReturns float32 values, one per {rows}.\n{_RETURN_WEIGHTS}"
 
 
+def _shared(
+    model: keras.Model,
+    x: Inputs,
+    maps: ArrayLike,
+    indices: Units = None,
+    explain: Callable | None = None,
+    *,
+    masks: ArrayLike,
+    boxes: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    fixations: ArrayLike,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    output: Output = None,
+    batch_size: int = 32,
+    return_weights: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """State the types of what users pass to metrics, whose functions get tensors."""
+    raise NotImplementedError
+
+
+_SHARED = inspect.signature(_shared)
+_SHARED_HINTS = hints_of(_shared)
+
+
 def _signature(known):
-    parameters = [*known.arguments, *known.options]
-    own = {"return_weights": False}
-    if "model" in known.needs:
-        own = {"output": None, "batch_size": 32, **own}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, keyword, default=value) for name, value in own.items()]
-    return inspect.Signature(sorted([*parameters, *added], key=lambda p: p.kind))
+    data = [p.replace(annotation=_SHARED.parameters[p.name].annotation) for p in known.arguments]
+    own = ("output", "batch_size") if "model" in known.needs else ()
+    added = [_SHARED.parameters[name] for name in (*own, "return_weights")]
+    parameters = sorted([*data, *known.options, *added], key=lambda p: p.kind)
+    return _SHARED.replace(parameters=parameters)
+
+
+def _hints(known):
+    """Return the types of all that the function of a metric takes, by name."""
+    functions = [f for f in (known.protocol, known.function) if f is not None]
+    return {n: h for f in functions for n, h in hints_of(f).items()} | _SHARED_HINTS
 
 
 def _compute(known, *, output=None, batch_size=32, return_weights=False, **given):

@@ -1,11 +1,15 @@
 """The table of metrics of explanations."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from keras_explainable._checks import invalid
+from keras_explainable._typing import Function
 
 CATEGORIES = (
     "faithfulness",
@@ -65,37 +69,37 @@ class Registration(NamedTuple):
     with_background: bool = False
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Name of the metric."""
         return self.function.__name__
 
     @property
-    def class_name(self):
+    def class_name(self) -> str:
         """Name of the class of the metric, as in `AverageDrop` for "average_drop"."""
         return "".join(word.capitalize() for word in self.name.split("_"))
 
     @property
-    def arguments(self):
+    def arguments(self) -> list[inspect.Parameter]:
         """Parameters that hold data, in the order of the signature."""
         first = inspect.signature(self.protocol or self.function).parameters.values()
         return [p for p in first if p.name in ("model", "explain", *ARGUMENTS)]
 
     @property
-    def needs(self):
+    def needs(self) -> tuple[str, ...]:
         """Names of `NEEDS`, what the metric is computed from beside maps."""
         return tuple(p.name for p in self.arguments if p.name in NEEDS)
 
     @property
-    def protocol_options(self):
+    def protocol_options(self) -> list[inspect.Parameter]:
         """Parameters that are options of the protocol."""
         return _options(self.protocol) if self.protocol else []
 
     @property
-    def options(self):
+    def options(self) -> list[inspect.Parameter]:
         """Parameters that are options, in the order of their signatures."""
         return [*self.protocol_options, *_options(self.function)]
 
-    def check_options(self, options):
+    def check_options(self, options: Iterable[str]) -> None:
         """Raise that there is no such option."""
         known = [parameter.name for parameter in self.options]
         for name in options:
@@ -106,22 +110,22 @@ class Registration(NamedTuple):
                 )
 
 
-_METRICS = {}
+_METRICS: dict[str, Registration] = {}
 
 
 def explanation_metric(
     *,
-    category,
-    higher_is_better,
-    protocol=None,
-    parts=(),
-    combine=None,
-    unit_interval=False,
-    per_class=True,
-    raw=False,
-    curve_axis="",
-    with_background=False,
-):
+    category: str,
+    higher_is_better: bool | None,
+    protocol: Callable | None = None,
+    parts: Iterable[str] = (),
+    combine: Callable | None = None,
+    unit_interval: bool = False,
+    per_class: bool = True,
+    raw: bool = False,
+    curve_axis: str = "",
+    with_background: bool = False,
+) -> Callable[[Function], Function]:
     """Register a function as a metric.
 
     Args:
@@ -159,7 +163,7 @@ def explanation_metric(
     return register
 
 
-def names(category=None):
+def names(category: str | None = None) -> tuple[str, ...]:
     """Return the names of the registered metrics, sorted.
 
     Args:
@@ -171,7 +175,7 @@ def names(category=None):
     return tuple(sorted(found))
 
 
-def registration(name):
+def registration(name: str) -> Registration:
     """Return what is known of a metric.
 
     Args:

@@ -1,7 +1,9 @@
 """What metrics share: scores, the explained pairs of samples and units, predictions in chunks."""
 
 import math
+from typing import Any
 from typing import NamedTuple
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -15,6 +17,9 @@ from keras_explainable.inspection import unit_indices
 
 _BLUR_RADIUS = 5
 _BLUR_STDDEV = 5.0
+
+# Values of pairs, or values, weights and a curve; `None` for weights of 1.
+Rows: TypeAlias = tf.Tensor | tuple[Any, ...]
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,10 @@
 """Metrics of explanations as `keras.metrics.Metric`s."""
 
+from __future__ import annotations
+
 import functools
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +13,9 @@ import tensorflow as tf
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Metric
+from keras_explainable._typing import Output
 from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _computing
 from keras_explainable.metrics import _registry
@@ -45,9 +51,17 @@ class ExplanationMetric(keras.metrics.Metric):
         0.75
     """
 
-    registration = None
+    registration: Any = None
 
-    def __init__(self, *, average="weighted", num_classes=None, name=None, dtype=None, **options):
+    def __init__(
+        self,
+        *,
+        average: str | None = "weighted",
+        num_classes: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
         if self.registration is None:
             raise TypeError("Make a metric by its class, or by `ke.metrics.get(name)`.")
         self.registration.check_options(options)
@@ -59,14 +73,21 @@ class ExplanationMetric(keras.metrics.Metric):
             None if num_classes is None else positive_integer("num_classes", num_classes)
         )
         self.options = options
-        self.total = self.count = None
+        self.total: Any = None
+        self.count: Any = None
 
     @property
-    def higher_is_better(self):
+    def higher_is_better(self) -> bool | None:
         """Direction of the metric."""
         return self.registration.higher_is_better
 
-    def update_state(self, *arguments, sample_weight=None, output=None, **named):
+    def update_state(
+        self,
+        *arguments: Any,
+        sample_weight: ArrayLike | None = None,
+        output: Output = None,
+        **named: Any,
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -137,7 +158,7 @@ class ExplanationMetric(keras.metrics.Metric):
         expected = "the number of classes, where maps are those of `indices`"
         raise invalid("num_classes", expected, None)
 
-    def result(self):
+    def result(self) -> tf.Tensor:
         """Return the mean, float `()`, or with `average=None` `(classes,)`."""
         if self.total is None:
             return tf.zeros(())
@@ -148,13 +169,13 @@ class ExplanationMetric(keras.metrics.Metric):
             values, count = values[:, 0], count[:, 0]
         return averaged(values, count, self.average)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forget what was added."""
         for state in (self.total, self.count):
             if state is not None:
                 state.assign(tf.zeros_like(state))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the metric is made from."""
         return {
             **super().get_config(),
@@ -183,7 +204,7 @@ def averaged(values, count, average):
 
 
 @functools.cache
-def class_of(name):
+def class_of(name: str) -> type[ExplanationMetric]:
     """Return the class of a registered metric.
 
     Args:
@@ -193,11 +214,12 @@ def class_of(name):
         subclass of `ExplanationMetric`, which Keras can serialize.
     """
     known = _registry.registration(name)
+    metaclass: Any = type(ExplanationMetric)
     text = (
         f"`{name}` over batches, see there for its arguments and options, and "
         "`ExplanationMetric` for the others."
     )
-    made = type(ExplanationMetric)(
+    made = metaclass(
         known.class_name,
         (ExplanationMetric,),
         {"registration": known, "__doc__": text, "__module__": "keras_explainable.metrics"},
@@ -205,7 +227,7 @@ def class_of(name):
     return keras.saving.register_keras_serializable("keras_explainable")(made)
 
 
-def get(identifier):
+def get(identifier: Metric | dict[str, Any]) -> ExplanationMetric:
     """Resolve a metric.
 
     Args:

@@ -1,5 +1,10 @@
 """Look for the threshold at which a metric is best over a data set."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -36,7 +41,14 @@ class ThresholdSweep(keras.metrics.Metric):
         {'segmentation_iou': 1.0, 'threshold': 0.5}
     """
 
-    def __init__(self, metric, thresholds=_THRESHOLDS, name=None, dtype=None, **options):
+    def __init__(
+        self,
+        metric: str,
+        thresholds: Sequence[float] = _THRESHOLDS,
+        name: str | None = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
         known = _registry.registration(metric)
         if "threshold" not in [option.name for option in known.options]:
             raise invalid("metric", "a metric with an option `threshold`", repr(metric))
@@ -57,16 +69,16 @@ class ThresholdSweep(keras.metrics.Metric):
         for threshold in thresholds:
             number("thresholds", threshold)
 
-    def update_state(self, *arguments, **named):
+    def update_state(self, *arguments: Any, **named: Any) -> None:
         """Add a batch: what the metric that is swept takes."""
         for member in self.members:
             member.update_state(*arguments, **named)
 
-    def results(self):
+    def results(self) -> tf.Tensor:
         """Return the value at each threshold, float `(thresholds,)`."""
         return tf.stack([member.result() for member in self.members])
 
-    def result(self):
+    def result(self) -> dict[str, tf.Tensor]:
         """Return a dict of the best value, by the name of the metric, and its "threshold".
 
         Of equal values the first counts.
@@ -77,12 +89,12 @@ class ThresholdSweep(keras.metrics.Metric):
         thresholds = tf.constant(self.thresholds, values.dtype)
         return {self.metric: tf.gather(values, best), "threshold": tf.gather(thresholds, best)}
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forget what was added."""
         for member in self.members:
             member.reset_state()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return what the metric is made from."""
         own = {"metric": self.metric, "thresholds": list(self.thresholds)}
         return {**super().get_config(), **own, **self.options}

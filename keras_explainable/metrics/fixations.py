@@ -3,8 +3,11 @@
 Fixations are those of a sample, whatever unit is explained.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
+from keras_explainable._typing import Units
 from keras_explainable.metrics._ranking import area_under_roc
 from keras_explainable.metrics._ranking import levels
 from keras_explainable.metrics._ranking import ranked
@@ -20,7 +23,9 @@ def _fixation_metric(function):
 
 
 @_fixation_metric
-def normalized_scanpath_saliency(maps, fixations, indices=None):
+def normalized_scanpath_saliency(
+    maps: tf.Tensor, fixations: tf.Tensor, indices: Units = None
+) -> Scores:
     r"""Tell how far above its mean a map is where people look (NSS), in standard deviations.
 
     .. math:: \sum_r f_r \frac{M_r - \bar M}{\sigma_M} / \sum_r f_r
@@ -57,7 +62,7 @@ def normalized_scanpath_saliency(maps, fixations, indices=None):
 
 
 @_fixation_metric
-def auc_judd(maps, fixations, indices=None):
+def auc_judd(maps: tf.Tensor, fixations: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell how well a map tells positions that people look at from the others.
 
     It is the area under the line through the rates of true and false positives at the thresholds
@@ -87,7 +92,7 @@ def auc_judd(maps, fixations, indices=None):
 
 
 @_fixation_metric
-def fixation_correlation(maps, fixations, indices=None):
+def fixation_correlation(maps: tf.Tensor, fixations: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell how a map correlates with the density of fixations (CC).
 
     .. math:: \mathrm{cov}(M, f) / (\sigma_M \sigma_f)

@@ -1,5 +1,10 @@
 """Do explanations of inputs that hardly differ agree?"""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection
+from typing import Any
 from typing import NamedTuple
 
 import keras
@@ -9,9 +14,13 @@ import tensorflow as tf
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.metrics._explaining import norms
 from keras_explainable.metrics._registry import explanation_metric
 from keras_explainable.metrics._scoring import Pairs
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics._scoring import explained_pairs
 from keras_explainable.metrics._scoring import predictions
 from keras_explainable.metrics._scoring import replaced
@@ -42,15 +51,15 @@ class PerturbedExplanations(NamedTuple):
     relative_changes: np.ndarray
     input_changes: np.ndarray
     relative_input_changes: np.ndarray
-    output_changes: np.ndarray | None
-    same_class: np.ndarray | None
+    output_changes: np.ndarray | Any
+    same_class: np.ndarray | Any
 
-    def shares(self):
+    def shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the change of each map as a share of its norm, and weights `(pairs,)`."""
         known = (self.lengths > 0) & (self.input_changes > 0).any(axis=1)
         return _divided(self.changes, self.lengths[:, None]), known.astype("float32")
 
-    def instability(self, changes):
+    def instability(self, changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the highest relative change of a map per change, of those that keep the class."""
         ratios = self.relative_changes / np.maximum(changes, _LEAST)
         known = self.same_class & (self.input_changes > 0) & (self.lengths > 0)[:, None]
@@ -58,21 +67,21 @@ class PerturbedExplanations(NamedTuple):
 
 
 def perturbed_explanations(
-    model,
-    x,
-    maps,
-    indices=None,
-    explain=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
+    explain: Any = None,
     *,
-    num_samples=10,
-    radius=0.02,
-    seed=0,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-    parts=("outputs",),
-):
+    num_samples: int = 10,
+    radius: float = 0.02,
+    seed: int = 0,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    parts: Collection[str] = ("outputs",),
+) -> PerturbedExplanations:
     r"""Explain inputs with noise added to them.
 
     .. math:: M'_r = M(x + \delta_r), \quad \delta_r \sim \mathcal{U}(-\rho, \rho)
@@ -131,7 +140,9 @@ def perturbed_explanations(
             outputs, same = norms(new - logits)[samples], _same_class(new, logits)[samples]
         relative = norms(_divided(change, original))
         found.append((norms(change), relative, noise[samples], share[samples], outputs, same))
-    columns = [None if c[0] is None else np.stack(c, axis=1) for c in zip(*found, strict=True)]
+    columns: list[Any] = [
+        None if c[0] is None else np.stack(c, axis=1) for c in zip(*found, strict=True)
+    ]
     return PerturbedExplanations(pairs, norms(original), *columns)
 
 
@@ -181,7 +192,7 @@ def _robustness_metric(*parts):
 
 
 @_robustness_metric()
-def max_sensitivity(scores):
+def max_sensitivity(scores: PerturbedExplanations) -> Rows:
     r"""Tell how far a map is moved by noise in the input at most, as a share of its norm.
 
     .. math:: \max_r \| M'_r - M \| / \| M \|
@@ -201,7 +212,7 @@ def max_sensitivity(scores):
 
 
 @_robustness_metric()
-def average_sensitivity(scores):
+def average_sensitivity(scores: PerturbedExplanations) -> Rows:
     r"""Tell how far a map is moved by noise in the input on average, as a share of its norm.
 
     .. math:: \frac{1}{R} \sum_{r=1}^R \| M'_r - M \| / \| M \|
@@ -222,7 +233,7 @@ def average_sensitivity(scores):
 
 
 @_robustness_metric()
-def local_lipschitz(scores):
+def local_lipschitz(scores: PerturbedExplanations) -> Rows:
     r"""Tell how much faster than the input a map changes: a Lipschitz constant near the input.
 
     .. math:: \max_r \| M'_r - M \| / \| \delta_r \|
@@ -242,7 +253,7 @@ def local_lipschitz(scores):
 
 
 @_robustness_metric("outputs")
-def relative_input_stability(scores):
+def relative_input_stability(scores: PerturbedExplanations) -> Rows:
     r"""Tell how much more than the input a map changes, each in shares of its values.
 
     .. math:: \max_r \frac{\| (M'_r - M) / M \|}{\max(\| \delta_r / x \|, 10^{-6})}
@@ -262,7 +273,7 @@ def relative_input_stability(scores):
 
 
 @_robustness_metric("outputs")
-def relative_output_stability(scores):
+def relative_output_stability(scores: PerturbedExplanations) -> Rows:
     r"""Tell how much a map changes, in shares of its values, per change of the logits.
 
     .. math:: \max_r \frac{\| (M'_r - M) / M \|}{\max(\| f(x + \delta_r) - f(x) \|, 10^{-6})}

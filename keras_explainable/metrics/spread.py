@@ -1,5 +1,7 @@
 """Is a map simple? How its magnitude is spread over positions."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -13,7 +15,7 @@ from keras_explainable.metrics._scoring import Scores
 
 
 @explanation_metric(category="complexity", higher_is_better=True)
-def sparseness(maps):
+def sparseness(maps: tf.Tensor) -> Scores:
     r"""Measure the Gini index of a map: how unequally its magnitude is shared out.
 
     .. math:: \frac{\sum_{k=1}^N (2k - N - 1) |M|_{(k)}}{N \sum_{k=1}^N |M|_{(k)}}
@@ -40,7 +42,7 @@ def sparseness(maps):
 
 
 @explanation_metric(category="complexity", higher_is_better=False)
-def complexity(maps):
+def complexity(maps: tf.Tensor) -> Scores:
     r"""Measure the entropy of a map, in nats, its magnitudes taken as a distribution.
 
     .. math:: -\sum_p P_p \ln P_p, \quad P_p = |M_p| / \sum_q |M_q|
@@ -65,7 +67,7 @@ def complexity(maps):
 
 
 @explanation_metric(category="complexity", higher_is_better=False)
-def effective_complexity(maps, *, threshold=1e-5):
+def effective_complexity(maps: tf.Tensor, *, threshold: float = 1e-5) -> Scores:
     r"""Count the positions that a map gives some importance.
 
     .. math:: \left| \{ p : |M_p| > t \max_q |M_q| \} \right|
@@ -96,7 +98,7 @@ def effective_complexity(maps, *, threshold=1e-5):
 
 
 @explanation_metric(category="complexity", higher_is_better=False)
-def area_under_total_variation(maps, *, normalize=False):
+def area_under_total_variation(maps: tf.Tensor, *, normalize: bool = False) -> Scores:
     r"""Measure the noise of a map: its total variation over scales (AUTVC).
 
     .. math:: \int_0^L \frac{1}{N_l} \sum_{(p, q)} |\hat M_{lp} - \hat M_{lq}| \, dl

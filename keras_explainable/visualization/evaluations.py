@@ -1,11 +1,20 @@
 """Figures of evaluations: a table in which colours tell what is better, and curves."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_explainable.evaluation import Evaluation
 
 _COLORS = "YlGnBu"
 _NEUTRAL = "0.93"
@@ -22,7 +31,14 @@ _WIDE = 6.5  # Inches that take the longer legend.
 _STYLES = ("-", "--", "-.", ":")
 
 
-def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False):
+def table(
+    evaluation: Evaluation,
+    *,
+    metrics: Sequence[str] | None = None,
+    unit: object = _ALL,
+    intervals: bool = True,
+    percent: bool = False,
+) -> Figure:
     """Draw an evaluation as a table of methods by metrics, coloured from worst to best per metric.
 
     Args:
@@ -54,7 +70,7 @@ def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False)
     figure = plt.figure(figsize=size, dpi=_DPI)
     bottom = 0.55 / size[1]
     axes = figure.add_axes(
-        [left / size[0], bottom, _CELL * len(metrics) / size[0], height * len(methods) / size[1]]
+        (left / size[0], bottom, _CELL * len(metrics) / size[0], height * len(methods) / size[1])
     )
     for column, metric in enumerate(metrics):
         rows = [line[column] for line in cells]
@@ -72,7 +88,12 @@ def table(evaluation, *, metrics=None, unit=_ALL, intervals=True, percent=False)
     return figure
 
 
-def curves(evaluation, metrics=None, *, methods=None):
+def curves(
+    evaluation: Evaluation,
+    metrics: Sequence[str] | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+) -> Figure:
     """Draw the mean curves that metrics are areas of, such as those of insertion and deletion.
 
     Args:

@@ -1,15 +1,25 @@
 """Figures of linear heads: how alike their units are, and how many kernels they use."""
 
+from __future__ import annotations
+
 import math
 import reprlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from keras_explainable._checks import invalid
+from keras_explainable._typing import ArrayLike
 from keras_explainable.visualization.evaluations import _DPI
 from keras_explainable.visualization.evaluations import _FAINT
 from keras_explainable.visualization.evaluations import _INK
 from keras_explainable.visualization.maps import DIVERGING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NOTHING = "1"
 # Inches.
@@ -21,7 +31,12 @@ _LYING, _TURNED, _KEY = 0.13, 0.17, 0.6
 _LABELS = 8
 
 
-def correlations(matrices, class_names=None, *, limit=None):
+def correlations(
+    matrices: Mapping[str, ArrayLike],
+    class_names: Sequence[str] | None = None,
+    *,
+    limit: float | None = None,
+) -> Figure:
     """Draw the correlations between the units of heads side by side, with one scale of colours.
 
     The diagonal, which is 1, is left white, so that the colours are those of pairs of units. Of
@@ -70,8 +85,15 @@ def correlations(matrices, class_names=None, *, limit=None):
         axes.set_title(name, loc="left", fontsize=10, weight="bold", color=_INK, pad=17)
         if sizes[name].size:
             text = f"mean |r| = {sizes[name].mean():.2f}"
-            place = {"xytext": (0, 5), "textcoords": "offset points", "xycoords": "axes fraction"}
-            axes.annotate(text, (0, 1), fontsize=_LABELS, color=_FAINT, **place)
+            axes.annotate(
+                text,
+                (0, 1),
+                xytext=(0, 5),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                fontsize=_LABELS,
+                color=_FAINT,
+            )
     left = (width - _BAR - _TICKS) / width
     bar = figure.add_axes((left, bottom, _BAR / width, side / height))
     figure.colorbar(image, cax=bar)
@@ -80,7 +102,12 @@ def correlations(matrices, class_names=None, *, limit=None):
     return figure
 
 
-def usage(counts, class_names=None, *, num_kernels=None):
+def usage(
+    counts: Mapping[str, ArrayLike],
+    class_names: Sequence[str] | None = None,
+    *,
+    num_kernels: int | None = None,
+) -> Figure:
     """Draw how many kernels each unit of heads uses. Of many units every nth has its name.
 
     Args:
@@ -127,12 +154,14 @@ def usage(counts, class_names=None, *, num_kernels=None):
                 axes.vlines(places, *ends, color=color, linewidth=min(linewidth, part * points))
     shown, pitch = _shown(names, width - 1, _TURNED)
     long = max(map(len, names)) * _LETTER > pitch
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    turned: dict[str, Any] = {}
+    if long:
+        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(shown, [names[i] for i in shown], fontsize=_LABELS, color=_INK, **turned)
     axes.set_xlim(-0.6, len(names) - 0.4)
     label = "kernels used" if num_kernels is None else f"kernels used, of {num_kernels}"
     axes.set_ylabel(label, fontsize=9, color=_INK)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="y", integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", labelsize=_LABELS, color=_FAINT, labelcolor=_INK)
     axes.tick_params(axis="x", length=0)

@@ -3,12 +3,24 @@
 Images are drawn, with maps of two axes; of a volume or a video, a slice of both is passed.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Array
+from keras_explainable._typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SEQUENTIAL = "inferno"
 DIVERGING = "coolwarm"
@@ -31,7 +43,16 @@ class _Scale(NamedTuple):
     limits: tuple | None
 
 
-def overlay(image, map, *, ax=None, colormap=None, opacity=0.7, limits=None, title=None):
+def overlay(
+    image: ArrayLike,
+    map: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    colormap: str | None = None,
+    opacity: float = 0.7,
+    limits: tuple[float, float] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draw a map over its image.
 
     The opacity of the map grows with the magnitude of its values, so that what the map ignores
@@ -71,22 +92,23 @@ def overlay(image, map, *, ax=None, colormap=None, opacity=0.7, limits=None, tit
     _draw_image(ax, _grey(image))
     _draw_map(ax, _resize(map, (height, width)), scale)
     _write_title(ax, title)
-    return ax.figure
+    figure: Any = ax.figure  # Or a part of one, where the axes are in that.
+    return figure
 
 
 def grid(
-    images,
-    maps,
+    images: Array | Sequence[Any],
+    maps: Mapping[str, ArrayLike],
     *,
-    titles=None,
-    captions=None,
-    layout="rows",
-    colormap=None,
-    opacity=0.7,
-    shared_scale=False,
-    colorbar=True,
-    cell_size=1.7,
-):
+    titles: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    captions: Sequence[str] | None = None,
+    layout: str = "rows",
+    colormap: str | None = None,
+    opacity: float = 0.7,
+    shared_scale: bool = False,
+    colorbar: bool = True,
+    cell_size: float = 1.7,
+) -> Figure:
     """Draw a grid of images × methods: every image beside the maps of its units by each method.
 
     Args:
@@ -151,7 +173,14 @@ def grid(
     return sheet.figure
 
 
-def gallery(images, *, titles=None, columns=None, value_range=None, cell_size=1.7):
+def gallery(
+    images: Array | Sequence[Any],
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    cell_size: float = 1.7,
+) -> Figure:
     """Draw images side by side, such as those that `maximize_activation` returns.
 
     Args:

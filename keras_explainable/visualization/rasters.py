@@ -1,11 +1,15 @@
 """Pictures of maps as arrays of pixels, painted in a fraction of the time that a figure takes."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
 from keras_explainable.visualization import maps as _maps
 
 _INK = (38, 38, 38)
@@ -14,8 +18,16 @@ _CELL, _LARGEST, _NARROWEST, _GAP, _HEAD, _FONT_SIZE = 160, 320, 136, 6, 24, 16
 
 
 def raster(
-    image, maps, *, titles=None, caption="", columns=4, colormap=None, opacity=0.7, limits=None
-):
+    image: ArrayLike,
+    maps: ArrayLike,
+    *,
+    titles: Sequence[str] | None = None,
+    caption: str = "",
+    columns: int = 4,
+    colormap: str | None = None,
+    opacity: float = 0.7,
+    limits: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Paint an image beside maps over it, as `overlay` draws them, without matplotlib's figures.
 
     Small images are enlarged by a whole factor, to cells of 160 pixels at least, so that titles can

@@ -1,5 +1,8 @@
 """Methods that multiply the attention of all blocks, whatever the unit."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -7,6 +10,9 @@ from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._registry import explaining_method
 from keras_explainable.methods.attention._scores import arrange
@@ -23,7 +29,14 @@ HEADS = {"mean": tf.reduce_mean, "max": tf.reduce_max, "min": tf.reduce_min}
     expose=inspection.expose_attention,
     needs="attention",
 )
-def attention_rollout(model, inputs, indices=None, *, heads="mean", discard_ratio=0.0):
+def attention_rollout(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    heads: str = "mean",
+    discard_ratio: float = 0.0,
+) -> Tensors:
     r"""Explain an input with attention rollout, the attention of all blocks multiplied.
 
     .. math:: M = \Big( \hat{A}_L \cdots \hat{A}_1 \Big)_{\mathrm{class}}, \quad

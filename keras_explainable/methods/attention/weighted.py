@@ -1,11 +1,17 @@
 """Methods that weigh attention by the gradients of the logits."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._registry import explaining_method
 from keras_explainable.methods.attention._scores import explain_blocks
@@ -18,7 +24,9 @@ from keras_explainable.methods.attention._scores import explain_blocks
     expose=inspection.expose_attention,
     needs="attention",
 )
-def getam(model, inputs, indices=None, *, first_block=None):
+def getam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, first_block: int | None = None
+) -> Tensors:
     r"""Explain units with GETAM, attention times its gradient, times its gradient once more.
 
     .. math:: M_u = \sum_{l \geq l_0} \Big( \frac{1}{h} \sum_h [G_{ulh} \odot A_{lh}]^+ \odot
@@ -78,7 +86,7 @@ def getam(model, inputs, indices=None, *, first_block=None):
     expose=inspection.expose_attention,
     needs="attention",
 )
-def legrad(model, inputs, indices=None):
+def legrad(model: keras.Model, inputs: Inputs, indices: Units = None) -> Tensors:
     r"""Explain units in the manner of LeGrad, with the positive gradients by attention alone.
 
     .. math:: M_u = \frac{1}{L h T} \sum_l \sum_h \sum_i
@@ -131,7 +139,7 @@ def legrad(model, inputs, indices=None):
     expose=inspection.expose_attention,
     needs="attention",
 )
-def attention_relevance(model, inputs, indices=None):
+def attention_relevance(model: keras.Model, inputs: Inputs, indices: Units = None) -> Tensors:
     r"""Explain units with generic attention explainability, attention rolled by its gradients.
 
     .. math:: M_u = (R_L)_{\mathrm{class}}, \quad R_l = R_{l-1} + \bar{A}_l R_{l-1}, \quad

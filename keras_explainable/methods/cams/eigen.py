@@ -1,7 +1,13 @@
 """Methods that show the principal component of activations."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._activations import explain_layers
 from keras_explainable.methods._activations import exposed_outputs
@@ -10,7 +16,14 @@ from keras_explainable.methods._registry import explaining_method
 
 
 @explaining_method(family="cam", postprocessing="positive_normalize", axioms={"flip_equivariance"})
-def eigencam(model, inputs, indices=None, *, centered=True, fusion="mean"):
+def eigencam(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    centered: bool = True,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain an input with Eigen-CAM, the first principal component of its activations.
 
     .. math:: M = X v, \quad v = \arg\max_{\lVert v \rVert = 1} \lVert X v \rVert, \quad
@@ -58,7 +71,14 @@ def eigencam(model, inputs, indices=None, *, centered=True, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
 )
-def eigen_gradcam(model, inputs, indices=None, *, centered=True, fusion="mean"):
+def eigen_gradcam(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    centered: bool = True,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with Eigen-Grad-CAM, the first component of activations times gradients.
 
     .. math:: M_u = X v, \quad v = \arg\max_{\lVert v \rVert = 1} \lVert X v \rVert, \quad
@@ -102,7 +122,7 @@ def eigen_gradcam(model, inputs, indices=None, *, centered=True, fusion="mean"):
     return explain_layers(model, inputs, indices, explain, fusion=fusion, whole=True)
 
 
-def first_component(tensor, centered):
+def first_component(tensor: tf.Tensor, centered: bool) -> tf.Tensor:
     """Project `(batch, *positions, kernels)` on its first principal component."""
     shape = tf.shape(tensor)
     # In double precision, for the matrices below have the squares of the singular values.

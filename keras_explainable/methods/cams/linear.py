@@ -1,7 +1,13 @@
 """CAM: activations weighed by the kernel of a linear head."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import head_kernel
 from keras_explainable.inspection import unit_indices
@@ -16,7 +22,7 @@ from keras_explainable.methods._registry import explaining_method
     axioms={"cam_is_gradcam", "class_sensitivity", "flip_equivariance"},
     needs="linear head",
 )
-def cam(model, inputs, indices=None):
+def cam(model: keras.Model, inputs: Inputs, indices: Units = None) -> Tensors:
     r"""Explain units with CAM, the share of each position in a logit that averages them.
 
     .. math:: M_u = \sum_k W_{ku} A_k

@@ -1,5 +1,9 @@
 """Methods that weigh each channel by what the logits become with it alone, or without it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +12,9 @@ from keras_explainable import filters
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._activations import einsum
@@ -23,16 +30,16 @@ from keras_explainable.methods._units import float_logits
     axioms={"class_sensitivity", "flip_equivariance"},
 )
 def scorecam(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    weights="probability",
-    activation=None,
-    top_k=None,
-    chunk_size=32,
-    fusion="mean",
-):
+    weights: str = "probability",
+    activation: Callable | None = None,
+    top_k: int | None = None,
+    chunk_size: int = 32,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with Score-CAM, activations weighed by the score of the input they mask.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = p_u(x \odot \psi(\mathrm{up}(A_k)))
@@ -110,7 +117,14 @@ def scorecam(
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
 )
-def ablationcam(model, inputs, indices=None, *, chunk_size=64, fusion="mean"):
+def ablationcam(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    chunk_size: int = 64,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with Ablation-CAM, activations weighed by what the logit loses without them.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = \frac{\ell_u - \ell_u^{(k)}}{\ell_u}

@@ -1,5 +1,9 @@
 """MinMax-CAM: what speaks for a unit and not for the other units detected."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -7,6 +11,10 @@ from keras_explainable import _axes
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import head_kernel
 from keras_explainable.inspection import unit_indices
@@ -28,18 +36,18 @@ from keras_explainable.methods._units import explain_columns
     needs="linear head",
 )
 def minmaxcam(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    detections=None,
-    others="detected",
-    threshold=0.5,
-    activation=None,
-    strict=False,
-    lambda_positive=1.0,
-    lambda_negative=1.0,
-):
+    detections: ArrayLike | None = None,
+    others: str = "detected",
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    strict: bool = False,
+    lambda_positive: float = 1.0,
+    lambda_negative: float = 1.0,
+) -> Tensors:
     r"""Explain units with MinMax-CAM, what speaks for a unit and not for the others detected.
 
     .. math:: M_u = \sum_k A_k \left( \lambda_+ W_{ku}
@@ -108,19 +116,19 @@ def minmaxcam(
     needs="linear head",
 )
 def d_minmaxcam(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    detections=None,
-    others="detected",
-    threshold=0.5,
-    activation=None,
-    strict=False,
-    lambda_positive=1.0,
-    lambda_negative=1.0,
-    lambda_background=1.0,
-):
+    detections: ArrayLike | None = None,
+    others: str = "detected",
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    strict: bool = False,
+    lambda_positive: float = 1.0,
+    lambda_negative: float = 1.0,
+    lambda_background: float = 1.0,
+) -> Tensors:
     r"""Explain units with D-MinMax-CAM, MinMax-CAM with positive and negative parts kept apart.
 
     .. math:: M_u = \sum_k A_k \left( \lambda_+ W_{ku}^+
@@ -196,19 +204,19 @@ def d_minmaxcam(
     sample_options=("detections",),
 )
 def minmax_gradcam(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    detections=None,
-    others="detected",
-    threshold=0.5,
-    activation=None,
-    strict=False,
-    lambda_positive=1.0,
-    lambda_negative=1.0,
-    fusion="mean",
-):
+    detections: ArrayLike | None = None,
+    others: str = "detected",
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    strict: bool = False,
+    lambda_positive: float = 1.0,
+    lambda_negative: float = 1.0,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with MinMax-Grad-CAM, Grad-CAM of a logit less those of the others detected.
 
     .. math:: M_u = \sum_k A_k \frac{1}{hw} \sum_{ij} \frac{\partial J_u}{\partial A_{ijk}}, \quad
@@ -274,20 +282,20 @@ def minmax_gradcam(
     sample_options=("detections",),
 )
 def d_minmax_gradcam(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    detections=None,
-    others="detected",
-    threshold=0.5,
-    activation=None,
-    strict=False,
-    lambda_positive=1.0,
-    lambda_negative=1.0,
-    lambda_background=1.0,
-    fusion="mean",
-):
+    detections: ArrayLike | None = None,
+    others: str = "detected",
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    strict: bool = False,
+    lambda_positive: float = 1.0,
+    lambda_negative: float = 1.0,
+    lambda_background: float = 1.0,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with D-MinMax-Grad-CAM, with positive and negative gradients kept apart.
 
     .. math:: M_u &= \sum_k A_k \frac{1}{hw} \sum_{ij} \bigg( \lambda_+ J_{uijk}^+

@@ -1,9 +1,15 @@
 """Methods that weigh the activations of a layer by the gradients of the logits."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import inspection
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.methods._activations import einsum
 from keras_explainable.methods._activations import explain_layers
 from keras_explainable.methods._activations import is_everywhere
@@ -18,7 +24,9 @@ from keras_explainable.methods._registry import explaining_method
     postprocessing="positive_normalize",
     axioms={"cam_is_gradcam", "class_sensitivity", "flip_equivariance", "linearity"},
 )
-def gradcam(model, inputs, indices=None, *, fusion="mean"):
+def gradcam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
+) -> Tensors:
     r"""Explain units with Grad-CAM, activations weighed by the mean gradient of the logit.
 
     .. math:: M_u = \sum_k \alpha_{uk} A_k, \quad
@@ -67,7 +75,9 @@ def gradcam(model, inputs, indices=None, *, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"cam_is_gradcam", "class_sensitivity", "flip_equivariance", "linearity"},
 )
-def hirescam(model, inputs, indices=None, *, fusion="mean"):
+def hirescam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
+) -> Tensors:
     r"""Explain units with HiResCAM, activations times the gradient of the logit, place by place.
 
     .. math:: M_u = \sum_k A_k \odot \frac{\partial \ell_u}{\partial A_k}
@@ -108,7 +118,9 @@ def hirescam(model, inputs, indices=None, *, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
 )
-def gradcam_elementwise(model, inputs, indices=None, *, fusion="mean"):
+def gradcam_elementwise(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
+) -> Tensors:
     r"""Explain units with element-wise Grad-CAM, the positive products of activation and gradient.
 
     .. math:: M_u = \sum_k \Big[ A_k \odot \frac{\partial \ell_u}{\partial A_k} \Big]^+
@@ -157,7 +169,9 @@ def gradcam_elementwise(model, inputs, indices=None, *, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"cam_is_gradcam", "class_sensitivity", "flip_equivariance", "linearity"},
 )
-def xgradcam(model, inputs, indices=None, *, fusion="mean"):
+def xgradcam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
+) -> Tensors:
     r"""Explain units with XGrad-CAM, activations weighed by their own share in the gradient.
 
     .. math:: M_u = \sum_k \alpha_{uk} A_k, \quad \alpha_{uk} = \sum_{ij}
@@ -209,7 +223,9 @@ def xgradcam(model, inputs, indices=None, *, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
 )
-def layercam(model, inputs, indices=None, *, fusion="mean"):
+def layercam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
+) -> Tensors:
     r"""Explain units with LayerCAM, activations weighed by their own positive gradient.
 
     .. math:: M_u = \sum_k A_k \odot \Big[ \frac{\partial \ell_u}{\partial A_k} \Big]^+
@@ -254,7 +270,14 @@ def layercam(model, inputs, indices=None, *, fusion="mean"):
     postprocessing="positive_normalize",
     axioms={"class_sensitivity", "flip_equivariance"},
 )
-def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mean"):
+def gradcampp(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    normalize_alpha: bool = False,
+    fusion: str = "mean",
+) -> Tensors:
     r"""Explain units with Grad-CAM++, activations weighed by their positive gradients.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = \sum_{ij} a_{ijk} D_{ijk}^+, \quad
@@ -315,7 +338,9 @@ def gradcampp(model, inputs, indices=None, *, normalize_alpha=False, fusion="mea
     axioms={"class_sensitivity", "flip_equivariance"},
     expose=inspection.expose_rectified,
 )
-def zoomcam(model, inputs, indices=None, *, fusion="max"):
+def zoomcam(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "max"
+) -> Tensors:
     r"""Explain units with Zoom-CAM, the rectified maps of many layers fused.
 
     .. math:: M_u = \max_l \, \mathrm{up} \, \psi \left( \Big[ \sum_k A_{lk} \odot

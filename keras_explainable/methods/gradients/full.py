@@ -1,5 +1,8 @@
 """FullGrad."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -7,6 +10,9 @@ from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._activations import einsum
 from keras_explainable.methods._registry import explaining_method
@@ -23,7 +29,14 @@ NORMALIZATIONS = ("sample", "channel")
     expose=inspection.expose_biases,
     raw_options=("terms",),
 )
-def full_gradients(model, inputs, indices=None, *, normalization="sample", terms=False):
+def full_gradients(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    normalization: str = "sample",
+    terms: bool = False,
+) -> Tensors:
     r"""Explain units with FullGrad, the shares of the input and of every bias in the logit.
 
     .. math:: M_u = \sum_c \psi \left( x_c \odot \frac{\partial \ell_u}{\partial x_c} \right)

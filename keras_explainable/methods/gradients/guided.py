@@ -1,9 +1,17 @@
 """Methods whose gradients are guided through the rectifiers of a model."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+
+import keras
 
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.methods._registry import explaining_method
 from keras_explainable.methods.gradients import integrated
 from keras_explainable.methods.gradients import vanilla
@@ -15,7 +23,9 @@ from keras_explainable.methods.gradients import vanilla
     axioms={"class_sensitivity", "flip_equivariance", "guided_is_plain"},
     expose=inspection.expose_guided,
 )
-def guided_backprop(model, inputs, indices=None, *, reduction="max"):
+def guided_backprop(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, reduction: str | None = "max"
+) -> Tensors:
     r"""Explain units with Guided Backpropagation, gradients of which only what is positive goes on.
 
     .. math:: M_u(i, j) = \max_c \left| R^0_{ijc} \right|, \quad
@@ -62,7 +72,9 @@ def guided_backprop(model, inputs, indices=None, *, reduction="max"):
     expose=functools.partial(inspection.expose_guided, rule="deconvolution"),
     needs="max-pooling",
 )
-def deconvnet(model, inputs, indices=None, *, reduction="max"):
+def deconvnet(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, reduction: str | None = "max"
+) -> Tensors:
     r"""Explain units with a deconvolutional network, rectified on the way back.
 
     .. math:: M_u(i, j) = \max_c \left| R^0_{ijc} \right|, \quad R^{l} = \big( R^{l+1} \big)^+
@@ -106,16 +118,16 @@ def deconvnet(model, inputs, indices=None, *, reduction="max"):
     expose=functools.partial(inspection.expose_guided, rule="guided_pooling"),
 )
 def gnl_integrated_gradients(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    baseline=0.0,
-    num_steps=50,
-    rule="gausslegendre",
-    reduction="signed_sum",
-    chunk_size=8,
-):
+    baseline: Inputs | Callable = 0.0,
+    num_steps: int = 50,
+    rule: str = "gausslegendre",
+    reduction: str | None = "signed_sum",
+    chunk_size: int = 8,
+) -> Tensors:
     r"""Explain units with Integrated Gradients whose gradients are guided (GNL).
 
     .. math:: M_u = (x - x') \odot \sum_s w_s R^0_u \big( x' + t_s (x - x') \big)

@@ -1,5 +1,10 @@
 """Integrated Gradients."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -8,6 +13,9 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._inputs import at_once
@@ -54,17 +62,17 @@ RULES = {
     },
 )
 def integrated_gradients(
-    model,
-    inputs,
-    indices=None,
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
     *,
-    baseline=0.0,
-    num_steps=50,
-    rule="gausslegendre",
-    reduction="signed_sum",
-    residual=False,
-    chunk_size=8,
-):
+    baseline: Inputs | Callable = 0.0,
+    num_steps: int = 50,
+    rule: str = "gausslegendre",
+    reduction: str | None = "signed_sum",
+    residual: bool = False,
+    chunk_size: int = 8,
+) -> Tensors:
     r"""Explain units with Integrated Gradients, gradients along the way from a baseline.
 
     .. math:: M_u(i, j) = \sum_c (x_{ijc} - x'_{ijc}) \sum_{s} w_s
@@ -171,7 +179,7 @@ def integrated_gradients(
     return logits, {"maps": maps, "residual": sums - (logits - gather_units(lowest, indices))}
 
 
-def quadrature(rule, num_steps):
+def quadrature(rule: str, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the nodes and weights of a rule on [0, 1], arrays `(num_steps,)`."""
     one_of("rule", rule, RULES)
     least = 2 if rule == "riemann_trapezoid" else 1

@@ -1,9 +1,15 @@
 """Layer-wise relevance propagation."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._inputs import float_inputs
@@ -24,7 +30,14 @@ RULE_OPTIONS = (*("composite", "epsilon", "gamma", "alpha", "low", "high", "batc
     raw_options=("scores",),
     needs="relevance rules",
 )
-def lrp(model, inputs, indices=None, *, reduction="signed_sum", scores=False):
+def lrp(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    reduction: str | None = "signed_sum",
+    scores: bool = False,
+) -> Tensors:
     r"""Explain units with LRP, the relevance of the input by layer-wise relevance propagation.
 
     .. math:: M_u = R^0, \quad R^{l}_i = \sum_j \frac{\rho(c_{ij})}{\sum_k \rho(c_{kj})} R^{l+1}_j,

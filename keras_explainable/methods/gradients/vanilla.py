@@ -1,7 +1,13 @@
 """Methods that take the gradient of the logits by the input once."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Tensors
+from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._inputs import float_inputs
@@ -17,7 +23,9 @@ from keras_explainable.methods._units import explain_each
     axioms={"class_sensitivity", "flip_equivariance"},
     is_gradient=True,
 )
-def gradients(model, inputs, indices=None, *, reduction="max"):
+def gradients(
+    model: keras.Model, inputs: Inputs, indices: Units = None, *, reduction: str | None = "max"
+) -> Tensors:
     r"""Explain units with Vanilla Gradients, how much each input value moves the logit.
 
     .. math:: M_u(i, j) = \max_c \left| \frac{\partial \ell_u}{\partial x_{ijc}} \right|
@@ -71,7 +79,13 @@ def gradients(model, inputs, indices=None, *, reduction="max"):
     postprocessing="absolute_normalize",
     axioms={"class_sensitivity", "completeness_without_bias", "flip_equivariance", "linearity"},
 )
-def input_x_gradient(model, inputs, indices=None, *, reduction="signed_sum"):
+def input_x_gradient(
+    model: keras.Model,
+    inputs: Inputs,
+    indices: Units = None,
+    *,
+    reduction: str | None = "signed_sum",
+) -> Tensors:
     r"""Explain units with Input × Gradient, the first-order share of each input value in a logit.
 
     .. math:: M_u(i, j) = \sum_c x_{ijc} \frac{\partial \ell_u}{\partial x_{ijc}}

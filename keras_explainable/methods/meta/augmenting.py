@@ -1,6 +1,10 @@
 """Test-time augmentation: maps of several sizes of an image, and of its mirror image."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -10,6 +14,7 @@ from keras_explainable import filters
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable._typing import Method
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods.meta._repeating import explained_units
 
@@ -18,14 +23,14 @@ REDUCTIONS = ("mean", "sum", "max")
 
 @meta_method()
 def tta(
-    method,
+    method: Method,
     *,
-    scales=(0.5, 1.0, 1.5, 2.0),
-    flip=True,
-    rectify=True,
-    normalize=False,
-    reduction="mean",
-):
+    scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
+    flip: bool = True,
+    rectify: bool = True,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Callable:
     r"""Explain images at several scales, with their mirror images, and average.
 
     .. math:: M = \frac{1}{\lvert S \rvert \lvert F \rvert} \sum_{s \in S} \sum_{f \in F}

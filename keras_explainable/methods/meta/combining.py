@@ -1,12 +1,16 @@
 """Guided Grad-CAM and its relatives."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import filters
 from keras_explainable._checks import invalid
+from keras_explainable._typing import Method
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._registry import get
 from keras_explainable.methods._registry import meta_method
@@ -14,7 +18,9 @@ from keras_explainable.methods._registry import registration
 
 
 @meta_method(postprocessing="absolute_normalize")
-def guided(method, *, by="guided_backprop", reduction="max"):
+def guided(
+    method: Method, *, by: Method = "guided_backprop", reduction: str | None = "max"
+) -> Callable:
     r"""Multiply the maps of a method by those of another one in the space of the input.
 
     .. math:: M_u = {\uparrow} \big( m_u^+ \big) \odot g_u
@@ -70,7 +76,7 @@ def guided(method, *, by="guided_backprop", reduction="max"):
         exposed.guide = fine.exposed(model, None, outputs, inputs=inputs)
         return exposed
 
-    explain.expose = expose
+    vars(explain)["expose"] = expose
     return explain
 
 

@@ -1,9 +1,14 @@
 """SmoothGrad and its relatives."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Method
 from keras_explainable.methods._inputs import at_once
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods._registry import registration
@@ -19,8 +24,15 @@ STATISTICS = ("mean", "mean_square", "variance")
 
 @meta_method()
 def smooth(
-    method, *, num_samples=25, stddev=0.15, relative=True, statistic="mean", seed=0, chunk_size=16
-):
+    method: Method,
+    *,
+    num_samples: int = 25,
+    stddev: float = 0.15,
+    relative: bool = True,
+    statistic: str = "mean",
+    seed: int = 0,
+    chunk_size: int = 16,
+) -> Callable:
     r"""Explain noisy copies of the inputs, and average: SmoothGrad, for any method.
 
     .. math:: M = \frac{1}{N} \sum_{r=1}^N m(x + \epsilon_r), \quad
@@ -121,5 +133,5 @@ def smooth(
             return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)
         return logits, means
 
-    explain.keeps_gradients = statistic == "mean"
+    vars(explain)["keeps_gradients"] = statistic == "mean"
     return explain

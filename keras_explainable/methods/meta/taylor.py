@@ -1,11 +1,17 @@
 """SmoothTaylor."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable
+from typing import Literal
 
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Method
 from keras_explainable._variation import area_under_total_variation
 from keras_explainable.methods._inputs import check_reduction
 from keras_explainable.methods._inputs import float_inputs
@@ -27,8 +33,14 @@ _MAX_MOVES = 20
 
 @meta_method(postprocessing="absolute_normalize")
 def smooth_taylor(
-    method="gradients", *, num_samples=150, stddev=0.5, objective=None, root=None, seed=0
-):
+    method: Method = "gradients",
+    *,
+    num_samples: int = 150,
+    stddev: float | Literal["adaptive"] = 0.5,
+    objective: Callable | None = None,
+    root: ArrayLike | None = None,
+    seed: int = 0,
+) -> Callable:
     r"""Explain inputs by their first-order Taylor expansions at random roots: SmoothTaylor.
 
     .. math:: M_u(i, j) = \sum_c \frac{1}{R} \sum_{r=1}^R (x_{ijc} - z_{r,ijc})
@@ -80,11 +92,13 @@ def smooth_taylor(
     check_noise(num_samples, 0.0 if is_adaptive else stddev, seed)
     if is_adaptive and root is not None:
         raise invalid("root", '`None` with `stddev="adaptive"`', repr(root))
-    if "reduction" not in inspect.signature(method).parameters:
-        raise invalid("method", "a method with the option `reduction`", repr(method.__name__))
-    if registration(method).is_gradient is False:
+    known = registration(method)
+    name = known.method.__name__
+    if "reduction" not in inspect.signature(known.method).parameters:
+        raise invalid("method", "a method with the option `reduction`", repr(name))
+    if known.is_gradient is False:
         expected = "a method whose maps are gradients, such as `gradients` and `smooth` of it"
-        raise invalid("method", expected, repr(method.__name__))
+        raise invalid("method", expected, repr(name))
     if objective is not None and not callable(objective):
         raise mistyped("objective", "a function of maps or `None`", objective)
     objective = objective or area_under_total_variation

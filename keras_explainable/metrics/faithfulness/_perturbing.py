@@ -1,7 +1,11 @@
 """What metrics that change inputs step by step share: inputs and ranks of what a map shows."""
 
+from __future__ import annotations
+
 import math
 import numbers
+from collections.abc import Callable
+from collections.abc import Collection
 from typing import NamedTuple
 
 import keras
@@ -12,6 +16,9 @@ from keras_explainable import filters
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.inspection import Exposed
 from keras_explainable.metrics._scoring import Pairs
 from keras_explainable.metrics._scoring import explained_pairs
@@ -41,7 +48,7 @@ class ExplainedInputs(NamedTuple):
 
     model: Exposed
     inputs: object
-    index: int
+    index: int  # type: ignore[assignment]  # A tuple has a method of that name.
     image: tf.Tensor
     per_channel: bool
     pairs: Pairs
@@ -139,18 +146,18 @@ class ExplainedInputs(NamedTuple):
 
 
 def explained_inputs(
-    model,
-    x,
-    maps,
-    indices=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
     *,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-    chunk=32,
-    parts=(),
-):
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    chunk: int = 32,
+    parts: Collection[str] = (),
+) -> ExplainedInputs:
     """Find what is explained, and get ready to change it.
 
     Args:

@@ -1,11 +1,15 @@
 """Faithfulness by correlation: do predictions fall by what maps say that features are worth?"""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics._scoring import in_chunks
 from keras_explainable.metrics.faithfulness import _perturbing
+from keras_explainable.metrics.faithfulness._perturbing import ExplainedInputs
 from keras_explainable.metrics.faithfulness.curves import curve_metric
 
 # What varies by no more than this share of its size doesn't vary but by rounding.
@@ -13,7 +17,14 @@ _ROUNDING = 1e-6
 
 
 @curve_metric(higher_is_better=True)
-def faithfulness_correlation(inputs, *, num_subsets=100, subset_size=None, fill="zero", seed=0):
+def faithfulness_correlation(
+    inputs: ExplainedInputs,
+    *,
+    num_subsets: int = 100,
+    subset_size: int | None = None,
+    fill: str = "zero",
+    seed: int = 0,
+) -> Rows:
     r"""Tell whether predictions fall by what a map is worth on features that are removed.
 
     .. math:: \operatorname{corr}_S \left( \sum_{i \in S} m_i, \; p(x) - p(x_{-S}) \right)
@@ -55,7 +66,13 @@ def faithfulness_correlation(inputs, *, num_subsets=100, subset_size=None, fill=
 
 
 @curve_metric(higher_is_better=True)
-def faithfulness_estimate(inputs, *, num_steps=50, step_size=None, fill="zero"):
+def faithfulness_estimate(
+    inputs: ExplainedInputs,
+    *,
+    num_steps: int = 50,
+    step_size: int | None = None,
+    fill: str = "zero",
+) -> Rows:
     r"""Tell whether predictions fall by what a map is worth on features of one rank.
 
     .. math:: \operatorname{corr}_j \left( \sum_{i \in S_j} m_i, \; p(x) - p(x_{-S_j}) \right)

@@ -1,19 +1,27 @@
 """Faithfulness by curves: predictions while what a map shows is removed, or comes back."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Function
 from keras_explainable.metrics._registry import explanation_metric
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics.faithfulness import _perturbing
+from keras_explainable.metrics.faithfulness._perturbing import ExplainedInputs
 
 # A prediction that falls by no more than rounding didn't fall.
 _ROUNDING = 1e-6
 
 
-def curve_metric(higher_is_better, curve_axis=""):
+def curve_metric(
+    higher_is_better: bool | None, curve_axis: str = ""
+) -> Callable[[Function], Function]:
     """Register a metric that changes inputs."""
     return explanation_metric(
         category="faithfulness",
@@ -24,7 +32,13 @@ def curve_metric(higher_is_better, curve_axis=""):
 
 
 @curve_metric(higher_is_better=True, curve_axis="share of the features put in")
-def insertion(inputs, *, num_steps=50, step_size=None, fill="blur"):
+def insertion(
+    inputs: ExplainedInputs,
+    *,
+    num_steps: int = 50,
+    step_size: int | None = None,
+    fill: str = "blur",
+) -> Rows:
     r"""Tell how soon a unit is predicted when features come back, the most relevant ones first.
 
     .. math:: \frac{1}{n} \sum_{j=1}^n \frac{p_{j-1} + p_j}{2}
@@ -51,7 +65,13 @@ def insertion(inputs, *, num_steps=50, step_size=None, fill="blur"):
 
 
 @curve_metric(higher_is_better=False, curve_axis="share of the features removed")
-def deletion(inputs, *, num_steps=50, step_size=None, fill="zero"):
+def deletion(
+    inputs: ExplainedInputs,
+    *,
+    num_steps: int = 50,
+    step_size: int | None = None,
+    fill: str = "zero",
+) -> Rows:
     r"""Tell how long a unit is predicted when features go, the most relevant ones first.
 
     It is the area of `insertion`, with :math:`p_j` the probability of the unit for the input
@@ -75,7 +95,13 @@ def deletion(inputs, *, num_steps=50, step_size=None, fill="zero"):
 
 
 @curve_metric(higher_is_better=False)
-def pixel_flipping(inputs, *, num_steps=50, step_size=None, fill="zero"):
+def pixel_flipping(
+    inputs: ExplainedInputs,
+    *,
+    num_steps: int = 50,
+    step_size: int | None = None,
+    fill: str = "zero",
+) -> Rows:
     r"""Tell what is left of a prediction, on average, when features are flipped one by one.
 
     .. math:: \frac{1}{n} \sum_{j=1}^n p_j
@@ -100,7 +126,7 @@ def pixel_flipping(inputs, *, num_steps=50, step_size=None, fill="zero"):
 
 
 @curve_metric(higher_is_better=False, curve_axis="share of the patches removed")
-def selectivity(inputs, *, patch_size=8, fill="zero"):
+def selectivity(inputs: ExplainedInputs, *, patch_size: int = 8, fill: str = "zero") -> Rows:
     r"""Tell how long a unit is predicted when patches go, the most relevant ones first.
 
     It is the area of `deletion`, with a step for each patch of a grid; a patch is as relevant as
@@ -138,7 +164,13 @@ def selectivity(inputs, *, patch_size=8, fill="zero"):
 
 
 @curve_metric(higher_is_better=True)
-def monotonicity(inputs, *, num_steps=50, step_size=None, fill="zero"):
+def monotonicity(
+    inputs: ExplainedInputs,
+    *,
+    num_steps: int = 50,
+    step_size: int | None = None,
+    fill: str = "zero",
+) -> Rows:
     r"""Tell whether a prediction never falls when features come, the least relevant ones first.
 
     .. math:: [p_0 \le p_1 \le \dots \le p_n]

@@ -1,12 +1,18 @@
 """Faithfulness without traces of what is removed: ROAD, which imputes it from what is around."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics.faithfulness import _perturbing
+from keras_explainable.metrics.faithfulness._perturbing import ExplainedInputs
 from keras_explainable.metrics.faithfulness.curves import curve_metric
 
 ORDERS = ("both", "morf", "lerf")
@@ -22,8 +28,13 @@ _NUM_LEVELS = 10
 
 @curve_metric(higher_is_better=True)
 def road(
-    inputs, *, order="both", percentiles=(10, 20, 30, 40, 50, 60, 70, 80, 90), noise=0.01, seed=0
-):
+    inputs: ExplainedInputs,
+    *,
+    order: str = "both",
+    percentiles: Sequence[float] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
+    noise: float = 0.01,
+    seed: int = 0,
+) -> Rows:
     r"""Tell how far a prediction falls as pixels are imputed, most or least relevant ones first.
 
     .. math:: \frac{1}{n} \sum_j p(x) - p(x^{most}_j), \quad
@@ -84,7 +95,7 @@ def road(
     return tf.reduce_mean(curve, axis=1), None, curve
 
 
-def imputed(image, missing):
+def imputed(image: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
     r"""Impute pixels from their 8 neighbours, which may be imputed themselves.
 
     .. math:: u_i \sum_j w_{ij} = \sum_j w_{ij} u_j

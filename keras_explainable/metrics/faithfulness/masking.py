@@ -1,5 +1,9 @@
 """Faithfulness by masking: what the prediction becomes with what a map shows, and without."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection
 from typing import NamedTuple
 
 import keras
@@ -7,8 +11,12 @@ import tensorflow as tf
 
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.metrics._registry import explanation_metric
 from keras_explainable.metrics._scoring import Pairs
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics._scoring import at_input
 from keras_explainable.metrics._scoring import explained_pairs
 from keras_explainable.metrics._scoring import filler
@@ -64,19 +72,19 @@ class MaskedScores(NamedTuple):
 
 
 def masked_scores(
-    model,
-    x,
-    maps,
-    indices=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
     *,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-    fill="zero",
-    chunk=32,
-    parts=("retained", "removed"),
-):
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+    fill: str = "zero",
+    chunk: int = 32,
+    parts: Collection[str] = ("retained", "removed"),
+) -> MaskedScores:
     r"""Predict masked inputs, with one pass of the model per explained pair and part.
 
     .. math:: o_{ic} = p(f(x_i \odot m_{ic})), \quad \bar o_{ic} = p(f(x_i \odot (1 - m_{ic})))
@@ -144,7 +152,7 @@ def _masking_metric(higher_is_better, *parts, combine=None):
 
 
 @_masking_metric(True, "retained")
-def increase_in_confidence(scores):
+def increase_in_confidence(scores: MaskedScores) -> Rows:
     r"""Tell whether the unit is predicted with more confidence from what its map shows alone.
 
     .. math:: [p_{ic} < o_{ic}]
@@ -164,7 +172,7 @@ def increase_in_confidence(scores):
 
 
 @_masking_metric(False, "retained")
-def average_drop(scores):
+def average_drop(scores: MaskedScores) -> Rows:
     r"""Tell which share of its confidence a unit loses when only what its map shows is left.
 
     .. math:: \max(p_{ic} - o_{ic}, 0) / p_{ic}
@@ -180,7 +188,7 @@ def average_drop(scores):
 
 
 @_masking_metric(True, "removed")
-def average_retention(scores):
+def average_retention(scores: MaskedScores) -> Rows:
     r"""Tell which share of its confidence a unit loses when what its map shows is removed.
 
     .. math:: \max(p_{ic} - \bar o_{ic}, 0) / p_{ic}
@@ -196,7 +204,7 @@ def average_retention(scores):
 
 
 @_masking_metric(True, "retained")
-def average_drop_of_others(scores, *, others="zero"):
+def average_drop_of_others(scores: MaskedScores, *, others: str = "zero") -> Rows:
     r"""Tell which share of their confidence the other explained units of a sample lose.
 
     .. math:: \frac{1}{\max(k_i - 1, 1)} \sum_{d \in D_i \setminus c}
@@ -218,7 +226,7 @@ def average_drop_of_others(scores, *, others="zero"):
 
 
 @_masking_metric(False, "removed")
-def average_retention_of_others(scores, *, others="zero"):
+def average_retention_of_others(scores: MaskedScores, *, others: str = "zero") -> Rows:
     r"""Tell which share the other explained units lose when what a map shows is removed.
 
     It is `average_drop_of_others` with :math:`\bar o_{icd}` for :math:`o_{icd}`: a map that covers
@@ -235,13 +243,13 @@ def average_retention_of_others(scores, *, others="zero"):
     return scores.drop_of_others(scores.removed, others)
 
 
-def harmonic_mean(parts):
+def harmonic_mean(parts: tf.Tensor) -> tf.Tensor:
     """Return the harmonic mean of two parts `(..., 2)`, 0 where their sum is 0."""
     return tf.math.divide_no_nan(2 * parts[..., 0] * parts[..., 1], parts[..., 0] + parts[..., 1])
 
 
 @_masking_metric(True, "retained", "removed", combine=harmonic_mean)
-def f1_plus(scores, *, others="zero"):
+def f1_plus(scores: MaskedScores, *, others: str = "zero") -> Rows:
     r"""Combine what should be high: the harmonic mean of retention and drop of others.
 
     .. math:: F_1^+ = 2 \, AR \cdot ADO / (AR + ADO)
@@ -260,7 +268,7 @@ def f1_plus(scores, *, others="zero"):
 
 
 @_masking_metric(False, "retained", "removed", combine=harmonic_mean)
-def f1_minus(scores, *, others="zero"):
+def f1_minus(scores: MaskedScores, *, others: str = "zero") -> Rows:
     r"""Combine what should be low: the harmonic mean of drop and retention of others.
 
     .. math:: F_1^- = 2 \, AD \cdot ARO / (AD + ARO)

@@ -1,5 +1,7 @@
 """Faithfulness by regions: logits while the most relevant windows are perturbed, one by one."""
 
+from __future__ import annotations
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,8 +11,10 @@ from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
 from keras_explainable._variation import simpson_weights
+from keras_explainable.metrics._scoring import Rows
 from keras_explainable.metrics._scoring import in_chunks
 from keras_explainable.metrics.faithfulness import _perturbing
+from keras_explainable.metrics.faithfulness._perturbing import ExplainedInputs
 from keras_explainable.metrics.faithfulness.curves import curve_metric
 
 NOISES = ("uniform", "gaussian")
@@ -18,17 +22,17 @@ NOISES = ("uniform", "gaussian")
 
 @curve_metric(higher_is_better=False, curve_axis="share of the windows perturbed")
 def aupc(
-    inputs,
+    inputs: ExplainedInputs,
     *,
-    window=15,
-    num_regions=30,
-    num_copies=50,
-    noise="uniform",
-    low=None,
-    high=None,
-    normalize=False,
-    seed=0,
-):
+    window: int = 15,
+    num_regions: int = 30,
+    num_copies: int = 50,
+    noise: str = "uniform",
+    low: float | None = None,
+    high: float | None = None,
+    normalize: bool = False,
+    seed: int = 0,
+) -> Rows:
     r"""Tell how long the logit of a unit stays up while the most relevant regions are perturbed.
 
     .. math:: \int_0^n \ell(t) \, dt \, / \, |\ell(0)|

@@ -1,5 +1,10 @@
 """Localization by boxes: those drawn around what a map shows, and those of the objects."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 from scipy import ndimage
@@ -7,6 +12,8 @@ from scipy import ndimage
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Units
 from keras_explainable.metrics._arguments import checked_boxes
 from keras_explainable.metrics._registry import explanation_metric
 from keras_explainable.metrics._scoring import Scores
@@ -18,7 +25,16 @@ _NEIGHBOURS[1] = True
 
 
 @explanation_metric(category="localization", higher_is_better=False)
-def localization_error(maps, boxes, indices=None, *, logits=None, top=None, fraction=0.2, iou=0.5):
+def localization_error(
+    maps: tf.Tensor,
+    boxes: dict[str, tf.Tensor],
+    indices: Units = None,
+    *,
+    logits: ArrayLike | None = None,
+    top: int | None = None,
+    fraction: float = 0.2,
+    iou: float = 0.5,
+) -> Scores:
     r"""Tell whether the box around what a map shows misses all objects of its class.
 
     .. math:: 1 - [\max_b \mathrm{IoU}(\mathrm{box}(M), b) \geq t] \cdot [c \in \mathrm{top}_k]
@@ -72,7 +88,7 @@ def localization_error(maps, boxes, indices=None, *, logits=None, top=None, frac
     return Scores(weights * (1 - tf.cast(hit, tf.float32)), weights)
 
 
-def extract_boxes(maps, fraction=0.2):
+def extract_boxes(maps: ArrayLike, fraction: float = 0.2) -> np.ndarray:
     """Draw the box around the largest part of each map that is near its maximum.
 
     Positions of at least a fraction of the maximum are kept; of their parts, connected along sides
@@ -133,7 +149,7 @@ def _drawn(maps, fraction):
     return np.stack([x0, y0, x1, y1], -1).reshape(*maps.shape[:2], 4).astype("float32")
 
 
-def box_masks(boxes, sizes, num_classes):
+def box_masks(boxes: Mapping[str, ArrayLike], sizes: Sequence[int], num_classes: int) -> np.ndarray:
     """Make masks of boxes, for metrics that compare maps with masks.
 
     Args:

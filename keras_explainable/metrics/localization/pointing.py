@@ -1,19 +1,25 @@
 """Localization by values and ranks: is what stands out of a map inside the mask of the object?"""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Units
 from keras_explainable.metrics._ranking import area_under_roc
 from keras_explainable.metrics._ranking import levels
 from keras_explainable.metrics._ranking import ranked
 from keras_explainable.metrics._ranking import sums_per_level
 from keras_explainable.metrics._registry import explanation_metric
+from keras_explainable.metrics._scoring import Scores
 from keras_explainable.metrics._scoring import masked_maps
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def pointing_game(maps, masks, indices=None, *, tolerance=15):
+def pointing_game(
+    maps: tf.Tensor, masks: tf.Tensor, indices: Units = None, *, tolerance: int = 15
+) -> Scores:
     r"""Tell whether the highest position of a map is on the object, or near it.
 
     .. math:: [\exists q: \|q - \arg\max_r M_r\|_\infty \leq t, \ g_q = 1]
@@ -62,7 +68,7 @@ def pointing_game(maps, masks, indices=None, *, tolerance=15):
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def energy_pointing_game(maps, masks, indices=None):
+def energy_pointing_game(maps: tf.Tensor, masks: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell which share of a map, stretched from 0 to 1, is on the object.
 
     .. math:: \sum_r g_r \psi(M^+)_r / \sum_r \psi(M^+)_r
@@ -86,7 +92,7 @@ def energy_pointing_game(maps, masks, indices=None):
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def relevance_mass_accuracy(maps, masks, indices=None):
+def relevance_mass_accuracy(maps: tf.Tensor, masks: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell which share of the positive relevance is on the object.
 
     .. math:: \sum_r g_r M^+_r / \sum_r M^+_r
@@ -107,7 +113,7 @@ def relevance_mass_accuracy(maps, masks, indices=None):
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def relevance_rank_accuracy(maps, masks, indices=None):
+def relevance_rank_accuracy(maps: tf.Tensor, masks: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell which share of the highest positions, as many as the object has, is on the object.
 
     .. math:: |\mathrm{top}_K(M) \cap G| / K, \quad K = |G|
@@ -128,7 +134,9 @@ def relevance_rank_accuracy(maps, masks, indices=None):
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def top_k_intersection(maps, masks, indices=None, *, k=1000):
+def top_k_intersection(
+    maps: tf.Tensor, masks: tf.Tensor, indices: Units = None, *, k: int = 1000
+) -> Scores:
     r"""Tell which share of the k highest positions of a map is on the object.
 
     .. math:: |\mathrm{top}_k(M) \cap G| / k
@@ -152,7 +160,7 @@ def top_k_intersection(maps, masks, indices=None, *, k=1000):
 
 
 @explanation_metric(category="localization", higher_is_better=True)
-def localization_auc(maps, masks, indices=None):
+def localization_auc(maps: tf.Tensor, masks: tf.Tensor, indices: Units = None) -> Scores:
     r"""Tell how likely a position of the object is higher than one of the background.
 
     .. math:: P(M_r > M_s) + P(M_r = M_s) / 2, \quad r \in G, \ s \notin G

@@ -5,6 +5,8 @@ stands out of an image, compared with the maximum over its maps. Which of both, 
 map that rightly shows one class of several fails the latter.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -12,6 +14,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import Units
 from keras_explainable.metrics._ranking import sums_per_level
 from keras_explainable.metrics._registry import explanation_metric
 from keras_explainable.metrics._scoring import Scores
@@ -31,7 +34,9 @@ def _salient_metric(higher_is_better, curve_axis=""):
 
 
 @_salient_metric(False)
-def mask_error(maps, masks, indices=None, *, protocol="class"):
+def mask_error(
+    maps: tf.Tensor, masks: tf.Tensor, indices: Units = None, *, protocol: str = "class"
+) -> Scores:
     r"""Tell how far a map is from the mask, as the mean absolute error (MAE).
 
     .. math:: \frac{1}{|R|} \sum_r |M_r - g_r|
@@ -62,7 +67,14 @@ def mask_error(maps, masks, indices=None, *, protocol="class"):
 
 
 @_salient_metric(True)
-def mask_iou(maps, masks, indices=None, *, protocol="class", threshold=0.25):
+def mask_iou(
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    threshold: float = 0.25,
+) -> Scores:
     r"""Tell how well the part of a map above a threshold covers the mask.
 
     .. math:: \mathrm{IoU}(t) = |\{M > t\} \cap G| / |\{M > t\} \cup G|
@@ -85,7 +97,14 @@ def mask_iou(maps, masks, indices=None, *, protocol="class", threshold=0.25):
 
 
 @_salient_metric(True, curve_axis="threshold")
-def best_mask_iou(maps, masks, indices=None, *, protocol="class", num_thresholds=256):
+def best_mask_iou(
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    num_thresholds: int = 256,
+) -> Scores:
     r"""Tell how well a map covers the mask at the threshold that is best for it.
 
     .. math:: \max_k \mathrm{IoU}(t_k), \quad t_k = k / (K - 1)
@@ -110,7 +129,14 @@ def best_mask_iou(maps, masks, indices=None, *, protocol="class", num_thresholds
 
 
 @_salient_metric(True)
-def average_precision(maps, masks, indices=None, *, protocol="class", num_thresholds=256):
+def average_precision(
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    num_thresholds: int = 256,
+) -> Scores:
     r"""Tell the precision of a map, averaged over its recall.
 
     .. math:: \sum_k (R(t_k) - R(t_{k+1})) \, P(t_k), \quad R(t_K) = 0
@@ -139,8 +165,14 @@ def average_precision(maps, masks, indices=None, *, protocol="class", num_thresh
 
 @_salient_metric(True, curve_axis="threshold")
 def max_f_beta(
-    maps, masks, indices=None, *, protocol="class", num_thresholds=256, beta_squared=0.3
-):
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    num_thresholds: int = 256,
+    beta_squared: float = 0.3,
+) -> Scores:
     r"""Tell the F-measure of a map at the threshold that is best for it.
 
     .. math:: \max_k F_\beta(t_k), \quad F_\beta = \frac{(1 + \beta^2) P R}{\beta^2 P + R}
@@ -163,14 +195,20 @@ def max_f_beta(
           1501.02741.
     """
     found, finish = _paired(maps, masks, indices, protocol)
-    curve = _f_beta(*_areas_over_thresholds(found, num_thresholds), beta_squared)
+    curve = _f_beta(_areas_over_thresholds(found, num_thresholds), beta_squared)
     return finish(tf.reduce_max(curve, axis=-1), curve)
 
 
 @_salient_metric(True, curve_axis="threshold")
 def mean_f_beta(
-    maps, masks, indices=None, *, protocol="class", num_thresholds=256, beta_squared=0.3
-):
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    num_thresholds: int = 256,
+    beta_squared: float = 0.3,
+) -> Scores:
     r"""Tell the F-measure of a map, averaged over thresholds.
 
     .. math:: \frac{1}{K} \sum_k F_\beta(t_k)
@@ -190,12 +228,19 @@ def mean_f_beta(
           1501.02741.
     """
     found, finish = _paired(maps, masks, indices, protocol)
-    curve = _f_beta(*_areas_over_thresholds(found, num_thresholds), beta_squared)
+    curve = _f_beta(_areas_over_thresholds(found, num_thresholds), beta_squared)
     return finish(tf.reduce_mean(curve, axis=-1), curve)
 
 
 @_salient_metric(True)
-def adaptive_f_beta(maps, masks, indices=None, *, protocol="class", beta_squared=0.3):
+def adaptive_f_beta(
+    maps: tf.Tensor,
+    masks: tf.Tensor,
+    indices: Units = None,
+    *,
+    protocol: str = "class",
+    beta_squared: float = 0.3,
+) -> Scores:
     r"""Tell the F-measure of a map at twice its mean.
 
     .. math:: F_\beta(\min(2 \bar M, 1))
@@ -216,7 +261,7 @@ def adaptive_f_beta(maps, masks, indices=None, *, protocol="class", beta_squared
     found, finish = _paired(maps, masks, indices, protocol)
     threshold = tf.minimum(2 * _mean(found.maps, found), 1)[..., None]
     marked = (found.maps >= threshold) & (found.maps > 0)
-    return finish(_f_beta(*_areas(found, marked), beta_squared))
+    return finish(_f_beta(_areas(found, marked), beta_squared))
 
 
 def _paired(maps, masks, indices, protocol):
@@ -264,7 +309,8 @@ def _areas_over_thresholds(found, num_thresholds):
     return common, marked, tf.reduce_sum(found.inside, axis=-1, keepdims=True)
 
 
-def _f_beta(common, marked, present, beta_squared):
+def _f_beta(areas, beta_squared):
+    common, marked, present = areas
     # Precision and recall written out, which leaves one division.
     beta_squared = number("beta_squared", beta_squared, least=0)
     return tf.math.divide_no_nan((1 + beta_squared) * common, beta_squared * present + marked)

@@ -8,11 +8,14 @@ with 0, the background, for the threshold t, and c for class c, the first of equ
 those of positions added up over the data set.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._checks import one_of
+from keras_explainable._typing import ArrayLike
 from keras_explainable.metrics._ranking import sums_per_level
 from keras_explainable.metrics._registry import explanation_metric
 from keras_explainable.metrics._scoring import Scores
@@ -50,8 +53,14 @@ def _segmentation_metric(combine, per_class=True):
 
 @_segmentation_metric(intersection_over_union)
 def segmentation_iou(
-    maps, labels, *, detections=None, threshold=0.25, absent="zero", background=True
-):
+    maps: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.25,
+    absent: str = "zero",
+    background: bool = True,
+) -> Scores:
     r"""Tell how well each class is segmented by its maps; the mean over classes is the mIoU.
 
     .. math:: \mathrm{IoU}_c = TP_c / (T_c + P_c - TP_c)
@@ -94,8 +103,14 @@ def segmentation_iou(
 
 @_segmentation_metric(f1_of_areas)
 def segmentation_f1(
-    maps, labels, *, detections=None, threshold=0.25, absent="zero", background=True
-):
+    maps: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.25,
+    absent: str = "zero",
+    background: bool = True,
+) -> Scores:
     r"""Tell the F1 of each class, segmented by its maps.
 
     .. math:: F_{1c} = 2 TP_c / (T_c + P_c)
@@ -119,7 +134,13 @@ def segmentation_f1(
 
 
 @_segmentation_metric(share, per_class=False)
-def segmentation_accuracy(maps, labels, *, detections=None, threshold=0.25):
+def segmentation_accuracy(
+    maps: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.25,
+) -> Scores:
     r"""Tell which share of the positions is labelled right by the maps (pixel accuracy).
 
     .. math:: \sum_c TP_c / \sum_c T_c

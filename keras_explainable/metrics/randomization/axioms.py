@@ -1,5 +1,10 @@
 """Do maps add up to what they explain, and follow the function and not the way it is computed?"""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,8 +13,12 @@ from keras_explainable import _compat
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable._keeping import Kept
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.metrics._explaining import norms
 from keras_explainable.metrics._registry import explanation_metric
+from keras_explainable.metrics._scoring import Scores
 from keras_explainable.metrics._scoring import explained_pairs
 from keras_explainable.metrics._scoring import predictions
 from keras_explainable.metrics._scoring import replaced
@@ -21,17 +30,17 @@ _shifted = Kept(4)
 
 @explanation_metric(category="randomization", higher_is_better=False, raw=True)
 def completeness(
-    model,
-    x,
-    maps,
-    indices=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
     *,
-    baseline=0.0,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-):
+    baseline: ArrayLike = 0.0,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+) -> Scores:
     r"""Tell by how much a map misses what the logit gains on that of a baseline.
 
     .. math:: \left| \sum_p M_{cp} - (f_c(x) - f_c(x')) \right|
@@ -80,18 +89,18 @@ def completeness(
 
 @explanation_metric(category="randomization", higher_is_better=False)
 def input_invariance(
-    model,
-    x,
-    maps,
-    indices=None,
-    explain=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
+    explain: Any = None,
     *,
-    shift=1.0,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-):
+    shift: float = 1.0,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+) -> Scores:
     r"""Tell how far a map is moved by a shift of the input that the model takes back.
 
     .. math:: \| M' - M \| / \| M \|

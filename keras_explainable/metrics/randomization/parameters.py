@@ -1,12 +1,22 @@
 """The sanity check of Adebayo et al.: what is left of a map when the weights are random."""
 
-import contextlib
+from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.metrics._registry import explanation_metric
+from keras_explainable.metrics._scoring import Scores
 from keras_explainable.metrics._scoring import explained_pairs
 from keras_explainable.metrics.randomization import weights
 from keras_explainable.metrics.randomization.similarities import SIMILARITIES
@@ -19,21 +29,21 @@ ORDERS = ("cascading", "independent")
     category="randomization", higher_is_better=False, curve_axis="share of the layers randomized"
 )
 def model_parameter_randomization(
-    model,
-    x,
-    maps,
-    indices=None,
-    explain=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
+    explain: Any = None,
     *,
-    order="cascading",
-    similarity="rank_correlation",
-    num_stages=None,
-    seed=0,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-):
+    order: str = "cascading",
+    similarity: str = "rank_correlation",
+    num_stages: int | None = None,
+    seed: int = 0,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+) -> Scores:
     r"""Tell how alike a map and those of the model with random weights are.
 
     .. math:: \frac{1}{K} \sum_{k=1}^K s(M, M_k)

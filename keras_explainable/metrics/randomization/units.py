@@ -1,11 +1,22 @@
 """Do maps depend on the unit that they explain?"""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
+from keras_explainable._typing import ArrayLike
+from keras_explainable._typing import Inputs
+from keras_explainable._typing import Units
 from keras_explainable.metrics._registry import explanation_metric
+from keras_explainable.metrics._scoring import Scores
 from keras_explainable.metrics._scoring import explained_pairs
 from keras_explainable.metrics.randomization.similarities import SIMILARITIES
 from keras_explainable.metrics.randomization.similarities import similarity as compare
@@ -13,19 +24,19 @@ from keras_explainable.metrics.randomization.similarities import similarity as c
 
 @explanation_metric(category="randomization", higher_is_better=False)
 def random_logit(
-    model,
-    x,
-    maps,
-    indices=None,
-    explain=None,
+    model: keras.Model,
+    x: Inputs,
+    maps: tf.Tensor,
+    indices: Units = None,
+    explain: Any = None,
     *,
-    similarity="rank_correlation",
-    seed=0,
-    logits=None,
-    detections=None,
-    threshold=0.5,
-    activation=None,
-):
+    similarity: str = "rank_correlation",
+    seed: int = 0,
+    logits: ArrayLike | None = None,
+    detections: ArrayLike | None = None,
+    threshold: float = 0.5,
+    activation: Callable | None = None,
+) -> Scores:
     r"""Tell how alike the map of a unit and that of another unit, taken at random, are.
 
     .. math:: s(M_c, M_{c'}), \quad c' = (c + k) \bmod C
