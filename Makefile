@@ -42,6 +42,7 @@ bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs
 	if [ -e $(PEERS)/peers.stamp ]; then $(PEERS)/bin/python benchmarks/peers.py $(filter --write,$(ARGS)); fi
 	$(VENV)/bin/python benchmarks/metrics.py
 	$(VENV)/bin/python benchmarks/training.py
+	$(VENV)/bin/python benchmarks/importing.py
 
 peers: $(PEERS)/peers.stamp  ## Compare with other libraries; `ARGS=--write` fills docs/speed.md.
 	$(PEERS)/bin/python benchmarks/peers.py $(ARGS)
