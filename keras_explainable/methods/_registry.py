@@ -3,12 +3,16 @@
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import one_of
+from keras_explainable._tables import Listing
+from keras_explainable._tables import summary
 
 FAMILIES = ("gradient", "cam", "attention")
 # Attention of all tokens to all; a head as `inspection.head_kernel` reads it; layers for which
@@ -211,6 +215,64 @@ def meta_method(*, postprocessing=None):
 def names():
     """Return the names of the registered methods, sorted."""
     return tuple(sorted(_METHODS))
+
+
+class Description(NamedTuple):
+    """What is said of a method in a list of them.
+
+    Attributes:
+        name: its name.
+        family: one of `FAMILIES`, or "meta".
+        summary: what it does.
+        needs: what a model has to have for it, as in `Registration`; empty for nothing special.
+    """
+
+    name: str
+    family: str
+    summary: str
+    needs: str
+
+
+def describe(family: str | None = None) -> Listing:
+    """List the methods and meta methods, with a line on each.
+
+    The list prints as a table, and a notebook shows it as one.
+
+    Args:
+        family: one of `FAMILIES`, or "meta" for the meta methods. Defaults to all.
+
+    Returns:
+        a `Listing`, whose `rows` are named tuples of `name`, `family`, `summary` and `needs`.
+
+    Raises:
+        ValueError: if there is no such family.
+
+    Example:
+        >>> import keras_explainable as ke
+        >>> print(ke.methods.describe("attention"))
+        attention
+          attention_relevance  Generic attention explainability, attention rolled by its gradients
+          attention_rollout    Attention rollout, the attention of all blocks multiplied
+          getam                GETAM, attention times its gradient, times its gradient once more
+          legrad               LeGrad, with the positive gradients by attention alone
+    """
+    families = (*FAMILIES, "meta")
+    if family is not None:
+        one_of("family", family, families)
+    found = [(n, r.family, r.method, r.needs) for n, r in sorted(_METHODS.items())]
+    found += [(n, "meta", f, None) for n, f in sorted(_META_METHODS.items())]
+    rows = [Description(n, group, _said(f), needs or "") for n, group, f, needs in found]
+    # A family of one's own comes last.
+    order = {group: place for place, group in enumerate(families)}
+    rows.sort(key=lambda row: order.get(row.family, len(order)))
+    return Listing(row for row in rows if family in (None, row.family))
+
+
+def _said(function):
+    """Return what a method does, without what all of them do."""
+    said = summary(function)
+    told = re.sub(r"^Explain (units|an input) (with|in the manner of) ", "", said)
+    return told[:1].upper() + told[1:]
 
 
 def _is_hashable(value):
