@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
@@ -113,6 +114,12 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         number_of = keras.ops.cast(keras.ops.size(losses), losses.dtype)
         counted = keras.ops.sum(keras.ops.cast(counts, "int32"))
         return losses * (number_of / keras.ops.cast(keras.ops.maximum(counted, 1), losses.dtype))
+
+    def __repr__(self):
+        """Tell the options that are no defaults."""
+        options = _showing.changed(type(self).__init__, self.get_config())
+        options.pop("dtype", None)  # What Keras made of it.
+        return _showing.line(self, **options)
 
     def get_config(self):
         """Return what the loss is made from."""
@@ -227,6 +234,12 @@ class EnergyOutside(keras.losses.Loss):
             return outside
         energy = keras.ops.sum(keras.ops.square(maps), axes)
         return outside / keras.ops.where(energy > 0, energy, 1)
+
+    def __repr__(self):
+        """Tell the options that are no defaults."""
+        options = _showing.changed(type(self).__init__, self.get_config())
+        options.pop("dtype", None)  # What Keras made of it.
+        return _showing.line(self, **options)
 
     def get_config(self):
         """Return what the loss is made from."""

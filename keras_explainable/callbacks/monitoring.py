@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
 from keras_explainable.evaluation._stepping import NotFinite
@@ -97,6 +98,10 @@ class Evaluate(keras.callbacks.Callback):
         }
         self.evaluation = None
         self._prepared, self._values = False, None
+
+    def __repr__(self):
+        """Tell what is put among the logs."""
+        return _showing.line(self, ", ".join(self.names.values()), every=self.every)
 
     def on_train_begin(self, logs=None):
         """Make the steps for the model."""

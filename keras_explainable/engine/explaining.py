@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import _compat
+from keras_explainable import _showing
 from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
@@ -97,6 +98,17 @@ class Explainer(keras.Model):
         registration = _registry.registration(method)
         if not isinstance(model, keras.Model):
             raise mistyped("model", "a `keras.Model`", model)
+        given = {
+            "layer": layer,
+            "output": output,
+            "postprocessing": postprocessing,
+            "resizing": resizing,
+            "reshape": reshape,
+            "run_eagerly": run_eagerly,
+            "jit_compile": jit_compile,
+        }
+        given = options | _showing.changed(Explainer.__init__, given)
+        of = f"of {_showing.shown(registration.method)} for {model.name!r}"
         if isinstance(postprocessing, str) and postprocessing == "auto":
             is_raw = any(options.get(name) for name in registration.raw_options)
             postprocessing = None if is_raw else registration.postprocessing
@@ -107,6 +119,8 @@ class Explainer(keras.Model):
             super().__init__(name=f"{model.name}_explainer")
             kept = {n: options.pop(n) for n in registration.expose_options if n in options}
             self.exposed = _expose(registration, model, layer, output, inputs, reshape, kept)
+        # A text, as Keras would track the layers among the arguments.
+        self._said = _showing.line(self, of, **given)
         self.target = output if isinstance(output, inspection.Target) else None
         arguments = [layer, output, postprocessing, resizing, reshape, jit_compile]
         self.description = json.dumps(described(arguments))
@@ -124,6 +138,10 @@ class Explainer(keras.Model):
                 self._explain_eagerly, jit_compile=True, autograph=False, reduce_retracing=True
             )
         self.built = True
+
+    def __repr__(self):
+        """Tell what is explained, by which method, and the options that are no defaults."""
+        return getattr(self, "_said", None) or super().__repr__()
 
     @property
     def num_units(self):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_explainable import _showing
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -57,6 +58,10 @@ class Registration(NamedTuple):
     is_gradient: bool | None = None
     expose_options: tuple = ()
     needs: str | None = None
+
+    def __repr__(self):
+        """Tell what is known, by short names."""
+        return _showing.made("Registration", _showing.changed(Registration, self._asdict()))
 
     @property
     def options(self):
@@ -161,6 +166,29 @@ def explaining_method(
     return register
 
 
+class _Made:
+    """A method that a meta method made, which says of what.
+
+    Args:
+        function: the method.
+        said: what it says.
+    """
+
+    # Apart from the attributes that `functools.wraps` takes over from the method inside.
+    __slots__ = ("__dict__", "__weakref__", "_function", "_said")
+
+    def __init__(self, function, said):
+        vars(self).update(vars(function))
+        self._function = function
+        self._said = said
+
+    def __call__(self, *arguments, **options):
+        return self._function(*arguments, **options)
+
+    def __repr__(self):
+        return self._said
+
+
 def meta_method(*, postprocessing=None):
     """Register a function `(method, *, ...) -> method` as a meta method.
 
@@ -183,7 +211,9 @@ def meta_method(*, postprocessing=None):
             known = registration(method)
             explain = function(method, **options)
             keeps = getattr(explain, "keeps_gradients", False)
-            explain = functools.wraps(method)(explain)
+            expose = getattr(explain, "expose", known.expose)
+            said = _showing.made(function.__name__, options, _showing.shown(method))
+            explain = functools.wraps(method)(_Made(explain, said))
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
@@ -194,7 +224,7 @@ def meta_method(*, postprocessing=None):
                 postprocessing=postprocessing or known.postprocessing,
                 axioms=frozenset(),
                 is_gradient=known.is_gradient if keeps else False,
-                expose=getattr(explain, "expose", known.expose),
+                expose=expose,
             )
             return explain
 

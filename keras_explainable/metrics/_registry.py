@@ -68,6 +68,10 @@ class Registration(NamedTuple):
     curve_axis: str = ""
     with_background: bool = False
 
+    def __repr__(self):
+        """Tell what is known, by short names."""
+        return _showing.made("Registration", _showing.changed(Registration, self._asdict()))
+
     @property
     def name(self):
         """Name of the metric."""

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -60,6 +61,12 @@ class ExplanationMetric(keras.metrics.Metric):
         )
         self.options = options
         self.total = self.count = None
+
+    def __repr__(self):
+        """Tell the name, and the options that are no defaults."""
+        own = {"average": self.average, "num_classes": self.num_classes}
+        own = _showing.changed(ExplanationMetric.__init__, own) | self.options
+        return _showing.line(self, f"name={self.name}", **own)
 
     @property
     def higher_is_better(self):
