@@ -216,7 +216,7 @@ def test_citation_file_cites_the_references_of_the_methods():
     page = (ROOT / "docs" / "references.md").read_text("utf-8")
     listed = page.split("\n## Metrics\n")[0]
     stated = {}
-    for authors, title, rest in re.findall(r'^- (.+?), "(.+?)", (.+(?:\n  .+)*)', listed, re.M):
+    for authors, title, rest in re.findall(r'^- (.+?), "(.+?)",\s+(.+(?:\n  .+)*)', listed, re.M):
         links = re.findall(r"\]\((\S+)\)", rest)
         stated[title] = authors, int(re.search(r"\b(19|20)\d\d\b", rest)[0]), links
     assert [r["title"] for r in citation["references"]] == list(stated)
@@ -224,11 +224,9 @@ def test_citation_file_cites_the_references_of_the_methods():
         authors, year, links = stated[reference["title"]]
         assert reference["type"] in TYPES
         assert reference["year"] == year
-        cited = [
-            a["name"] if "name" in a else f"{a.get('name-particle', '')} {a['family-names']}".strip()
-            for a in reference["authors"]
-        ]
         assert all("name" in a or a["given-names"] for a in reference["authors"])
+        parts = ("name", "name-particle", "family-names")
+        cited = [" ".join(a[part] for part in parts if part in a) for a in reference["authors"]]
         if authors.endswith(" et al."):
             assert cited[0] == authors.removesuffix(" et al.")
             assert len(cited) > 1

@@ -65,9 +65,7 @@ def test_methods_made_of_others_tell_of_which():
 def test_exposed_models_tell_what_they_return():
     exposed = ke.inspection.expose(_model())
     text = repr(exposed)
-    assert re.fullmatch(
-        r"<Exposed '\w+', logits \(None, 3\), activations \(None, 6, 6, 4\)>", text
-    )
+    assert re.fullmatch(r"<Exposed '\w+', logits \(None, 3\), activations \(None, 6, 6, 4\)>", text)
     assert repr(ke.inspection.expose(_model(), ())).endswith("logits (None, 3)>")
     many = ke.inspection.expose(_model(), ["late"] * 4)
     assert repr(many).endswith("activations (None, 6, 6, 4), (None, 6, 6, 4) and 2 more>")
@@ -76,10 +74,13 @@ def test_exposed_models_tell_what_they_return():
 def test_metrics_tell_their_options():
     assert repr(ke.metrics.AverageDrop()) == "<AverageDrop name=average_drop>"
     metric = ke.metrics.Insertion(num_steps=10, average="macro", num_classes=3)
-    assert repr(metric) == "<Insertion name=insertion, average='macro', num_classes=3, num_steps=10>"
+    assert (
+        repr(metric) == "<Insertion name=insertion, average='macro', num_classes=3, num_steps=10>"
+    )
     sweep = ke.metrics.ThresholdSweep("segmentation_iou", thresholds=(0.2, 0.5))
     assert repr(sweep) == (
-        "<ThresholdSweep name=best_segmentation_iou, segmentation_iou at 2 thresholds from 0.2 to 0.5>"
+        "<ThresholdSweep name=best_segmentation_iou, "
+        "segmentation_iou at 2 thresholds from 0.2 to 0.5>"
     )
 
 
@@ -101,7 +102,8 @@ def test_callbacks_tell_what_they_do(tmp_path):
     images = np.ones((2, 8, 8, 1), "float32")
     drawn = ke.callbacks.Explain(images, [0, 1], directory=tmp_path, layer="late", every=2)
     assert repr(drawn) == (
-        f"<Explain gradcam of 2 samples, every=2, layer='late', directory={_showing.shown(str(tmp_path))}>"
+        "<Explain gradcam of 2 samples, every=2, layer='late', "
+        f"directory={_showing.shown(str(tmp_path))}>"
     )
     judged = ke.callbacks.Evaluate(images, [0, 1], methods="cam", metrics="average_drop")
     assert repr(judged) == "<Evaluate val_average_drop, every=1>"
