@@ -2,7 +2,8 @@
 
 Usage: `make peers` creates an environment with the other libraries, measures, and prints a Markdown
 table; `--json FILE` writes the numbers too, `--write` puts both into the documentation, the table
-between the markers of `docs/speed.md`. Libraries that are absent, or fail, say so in their row.
+between the markers of `docs/speed.md`, and a shorter one in the README. Libraries that are absent,
+or fail, say so in their row.
 
 All explain the same batch with a ResNet50 with random weights, that of `keras.applications` or of
 torchvision, by the call that a user makes: `ke.gradcam(model, images, 7)` here, with its filter and
@@ -200,6 +201,23 @@ def render(results):
     return f"{where}\n\n{pages.table(head, rows(results['found']), 2)}"
 
 
+def readme_table(results):
+    """Write the table of the README, a column for each library; a dash where nothing was found."""
+    found = results["found"]
+    libraries = list(dict.fromkeys(library for _, library in ROWS))
+    lines = []
+    for method in dict.fromkeys(method for method, _ in ROWS):
+        ratios = [found.get(method, {}).get(library, {}).get("ratio") for library in libraries]
+        lines.append([method, *("–" if ratio is None else pages.number(ratio) for ratio in ratios)])
+    return pages.table(["", *libraries], lines)
+
+
+def write_docs(results):
+    """Write results into the documentation."""
+    pages.write(pages.PAGE, "peers", render(results))
+    pages.write(pages.README, "peers", readme_table(results))
+
+
 def run(options):
     """Measure all rows asked for, each in a process."""
     environment = timing.in_process(__file__, "--case", "environment", "")
@@ -239,7 +257,7 @@ def main(arguments=None):
         kept = json.loads(pages.NUMBERS.read_text("utf-8")) if pages.NUMBERS.exists() else {}
         kept["peers"] = results
         pages.NUMBERS.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-        pages.write(pages.PAGE, "peers", text)
+        write_docs(results)
 
 
 if __name__ == "__main__":

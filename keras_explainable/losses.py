@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
@@ -121,6 +122,12 @@ class IgnoreLabelCrossentropy(keras.losses.Loss):
         number_of = keras.ops.cast(keras.ops.size(losses), losses.dtype)
         counted = keras.ops.sum(keras.ops.cast(counts, "int32"))
         return losses * (number_of / keras.ops.cast(keras.ops.maximum(counted, 1), losses.dtype))
+
+    def __repr__(self):
+        """Tell the options that are no defaults."""
+        options = _showing.changed(type(self).__init__, self.get_config())
+        options.pop("dtype", None)  # What Keras made of it.
+        return _showing.line(self, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Return what the loss is made from."""
@@ -237,6 +244,12 @@ class EnergyOutside(keras.losses.Loss):
             return outside
         energy = keras.ops.sum(keras.ops.square(maps), axes)
         return outside / keras.ops.where(energy > 0, energy, 1)
+
+    def __repr__(self):
+        """Tell the options that are no defaults."""
+        options = _showing.changed(type(self).__init__, self.get_config())
+        options.pop("dtype", None)  # What Keras made of it.
+        return _showing.line(self, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Return what the loss is made from."""

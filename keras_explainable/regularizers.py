@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import number
@@ -91,6 +92,10 @@ class KernelUsage(keras.regularizers.Regularizer):
             return self.l * keras.ops.sum(keras.ops.square(kernel * (1 - shares)))
         return -self.l * keras.ops.sum(shares * keras.ops.log_softmax(compared, axis=-1))
 
+    def __repr__(self):
+        """Tell what it is made from."""
+        return _showing.line(self, **self.get_config())
+
     def get_config(self) -> dict[str, Any]:
         """Return what the regularizer is made from."""
         return {
@@ -134,6 +139,10 @@ class Orthogonal(keras.regularizers.Regularizer):
         product = keras.ops.matmul(keras.ops.transpose(kernel), kernel)
         away = product - keras.ops.eye(kernel.shape[-1], dtype=product.dtype)
         return self.l * keras.ops.mean(keras.ops.square(away))
+
+    def __repr__(self):
+        """Tell what it is made from."""
+        return _showing.line(self, **self.get_config())
 
     def get_config(self) -> dict[str, Any]:
         """Return what the regularizer is made from."""

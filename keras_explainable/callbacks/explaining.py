@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _compat
+from keras_explainable import _showing
 from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
@@ -140,6 +141,14 @@ class Explain(keras.callbacks.Callback):
         self._explainers = Kept(1)
         self._prepared = self._writer = None
         self._waits = False
+
+    def __repr__(self):
+        """Tell what is drawn, and where."""
+        places = {"log_dir": self.log_dir, "directory": self.directory}
+        places = {name: str(place) for name, place in places.items() if place is not None}
+        number = len(keras.tree.flatten(self._x)[0])
+        of = f"{_showing.shown(self._method)} of {number} samples"
+        return _showing.line(self, of, **{"every": self.every} | self._options | places)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Make the step for the model, and open what is written to."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
 from keras_explainable._typing import Data
@@ -106,6 +107,10 @@ class Evaluate(keras.callbacks.Callback):
         self.evaluation: Evaluation | None = None
         self._prepared = False
         self._values: Any = None
+
+    def __repr__(self):
+        """Tell what is put among the logs."""
+        return _showing.line(self, ", ".join(self.names.values()), every=self.every)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Make the steps for the model."""

@@ -46,6 +46,12 @@ class Slices:
         """Yield the batches from one on, before another one, or every one of some number."""
         return (self[index] for index in range(self.num_batches)[first:stop:step])
 
+    def num_samples(self, first=0, stop=None, step=1):
+        """Count the samples of the batches from one on."""
+        numbers = range(self.num_batches)[first:stop:step]
+        lacking = self.num_batches * self.size - self._num_samples
+        return len(numbers) * self.size - lacking * (self.num_batches - 1 in numbers)
+
     def identity(self, whole=True):
         """Return what tells the data from others: all, or the first and the last batch."""
         data = self._data if whole else [self[0], self[self.num_batches - 1]]
@@ -92,6 +98,9 @@ class Loaded:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def num_samples(self, *_):
+        """Return `None`: how many there are is known when they were read."""
+
     def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""
         batch = self[0]
@@ -120,6 +129,9 @@ class Streamed:
         """Yield the batches from one on, before another one, or every one of some number."""
         dataset = self._dataset if stop is None else self._dataset.take(stop)
         return iter(dataset.skip(first).shard(step, 0))
+
+    def num_samples(self, *_):
+        """Return `None`: how many there are is known when they were read."""
 
     def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""

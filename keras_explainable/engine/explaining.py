@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_explainable import _axes
 from keras_explainable import _compat
+from keras_explainable import _showing
 from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
@@ -52,6 +53,7 @@ from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
 from keras_explainable.engine._batching import wait_for_workers
 from keras_explainable.engine._listening import listened
+from keras_explainable.engine._progress import Progress
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
 
@@ -117,6 +119,17 @@ class Explainer(keras.Model):
         registration = _registry.registration(method)
         if not isinstance(model, keras.Model):
             raise mistyped("model", "a `keras.Model`", model)
+        given = {
+            "layer": layer,
+            "output": output,
+            "postprocessing": postprocessing,
+            "resizing": resizing,
+            "reshape": reshape,
+            "run_eagerly": run_eagerly,
+            "jit_compile": jit_compile,
+        }
+        given = options | _showing.changed(Explainer.__init__, given)
+        of = f"of {_showing.shown(registration.method)} for {model.name!r}"
         if isinstance(postprocessing, str) and postprocessing == "auto":
             is_raw = any(options.get(name) for name in registration.raw_options)
             postprocessing = None if is_raw else registration.postprocessing
@@ -127,6 +140,8 @@ class Explainer(keras.Model):
             super().__init__(name=f"{model.name}_explainer")
             kept = {n: options.pop(n) for n in registration.expose_options if n in options}
             self.exposed = _expose(registration, model, layer, output, inputs, reshape, kept)
+        # A text, as Keras would track the layers among the arguments.
+        self._said = _showing.line(self, of, **given)
         self.target = output if isinstance(output, inspection.Target) else None
         arguments = [layer, output, postprocessing, resizing, reshape, jit_compile]
         self.description = json.dumps(described(arguments))
@@ -144,6 +159,10 @@ class Explainer(keras.Model):
                 self._explain_eagerly, jit_compile=True, autograph=False, reduce_retracing=True
             )
         self.built = True
+
+    def __repr__(self):
+        """Tell what is explained, by which method, and the options that are no defaults."""
+        return getattr(self, "_said", None) or super().__repr__()
 
     @property
     def num_units(self) -> int:
@@ -196,8 +215,8 @@ class Explainer(keras.Model):
                 (the same for all samples), integers `(batch,)` or `(batch, n)`, or "argmax".
             batch_size: samples per step, for arrays. Defaults to 32.
             steps: number of batches to explain. Defaults to all.
-            verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when
-                there are several batches.
+            verbose: 0 for silence, 1 for a progress bar with images per second and the time that
+                is left, 2 for a line at the end. "auto" shows a bar when there are several batches.
             callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
             target: target like `output`, with other data. Defaults to `output` itself.
             path: file to write to, as in `explain`.
@@ -221,6 +240,8 @@ class Explainer(keras.Model):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
         shard = _checked_shard(shard, path)
         target = self._checked_target(target)
+        if verbose not in ("auto", 0, 1, 2):
+            raise invalid("verbose", '"auto", 0, 1 or 2', repr(verbose))
         source = self._source(x, y, batch_size, options, target)
         num_batches = source.num_batches
         if steps is not None:
@@ -299,13 +320,19 @@ class Explainer(keras.Model):
             verbose = 0
         callbacks = keras.callbacks.CallbackList(
             callbacks,
-            add_progbar=verbose != 0,
+            add_progbar=False,
             verbose=verbose,
             epochs=1,
             steps=num_batches,
             model=self,
         )
         self.stop_predicting = False
+
+        def counted(batches):
+            """Return the samples of the first batches of the shard, `None` where it is unknown."""
+            return None if batches is None else source.num_samples(index, batches * count, count)
+
+        progress = Progress(verbose, num_batches, counted(num_batches), self._noun)
         callbacks.on_predict_begin()
         size = source.size
         for step, batch in self._numbered(source, num_batches, ranges, index, count):
@@ -314,10 +341,19 @@ class Explainer(keras.Model):
             # What is computed of a batch, to the bit, mustn't depend on those that came before.
             outputs = self._run(filled(batch, size))
             callbacks.on_predict_batch_end(step, {"outputs": outputs})
-            yield trimmed(outputs)
+            logits, maps = trimmed(outputs)
+            yield logits, maps
+            progress.add(len(logits), step + 1, counted(step + 1))
             if self.stop_predicting:
                 break
+        progress.finish()
         callbacks.on_predict_end()
+
+    @property
+    def _noun(self):
+        """What samples are called where they are counted."""
+        shown = keras.tree.flatten(self.exposed.own_inputs)[self.exposed.input_index]
+        return "images" if len(shown.shape) == 4 else "samples"
 
     @staticmethod
     def _numbered(source, num_batches, ranges, index, count):
@@ -689,8 +725,8 @@ def explain(
             Keep a function in a variable, as for `postprocessing`.
         batch_size: samples per step, for arrays. Defaults to 32.
         steps: number of batches to explain. Defaults to all.
-        verbose: 0 for silence, 1 for a progress bar, 2 for a line. "auto" shows a bar when there
-            are several batches.
+        verbose: 0 for silence, 1 for a progress bar with images per second and the time that is
+            left, 2 for a line at the end. "auto" shows a bar when there are several batches.
         callbacks: list of `keras.callbacks.Callback`, called as in `keras.Model.predict`.
         postprocessing: filter of the maps: its name (`ke.filters`), a function from maps to maps,
             `None` for raw maps, or "auto" for the default of the method. Keep a function in a

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
 
+from keras_explainable import _tables
 from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._typing import PathLike
@@ -179,11 +180,7 @@ class Evaluation:
             lines += [[str(v) if not isinstance(v, float) else f"{v:.4f}" for v in r] for r in self]
         else:
             lines = self._cells("**")
-        lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        first, _, rest = text.partition("\n")
-        rule = "| --- " * len(lines[0]) + "|"
-        return _written(path, f"{first}\n{rule}\n{rest}\n")
+        return _written(path, _tables.markdown(lines))
 
     def to_csv(self, path: PathLike | None = None) -> str:
         """Return all rows as CSV.
@@ -256,13 +253,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return the table over all classes as text, the best of each metric marked."""
-        lines = self._cells("*")
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return _tables.aligned(self._cells("*"))
 
     def __repr__(self) -> str:
         """Return what it is of, and the table."""

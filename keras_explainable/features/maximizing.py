@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
@@ -51,6 +52,10 @@ class Maximization(NamedTuple):
 
     images: np.ndarray
     trace: np.ndarray
+
+    def __repr__(self):
+        """Tell what there is, and not all of its values."""
+        return _showing.made("Maximization", self._asdict())
 
 
 def maximize_activation(

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_explainable import _compat
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._typing import Inputs
@@ -85,6 +86,17 @@ class Exposed(keras.Model):
     limits: tuple = ()
     _own_inputs: Any = None
     _resume: Any = None
+
+    def __repr__(self):
+        """Tell what is returned."""
+        outputs = keras.tree.flatten(getattr(self, "outputs", None) or [])
+        if not outputs:
+            return super().__repr__()
+        logits, *activations = (tuple(output.shape) for output in outputs)
+        said = f"activations {', '.join(map(str, activations[:2]))}" if activations else ""
+        more = f" and {len(activations) - 2} more" if len(activations) > 2 else ""
+        parts = [repr(self.name), f"logits {logits}", *[said + more] * bool(said)]
+        return _showing.line(self, *parts)
 
     @property
     def own_inputs(self) -> Any:

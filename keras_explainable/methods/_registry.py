@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
@@ -12,9 +13,13 @@ from typing import NamedTuple
 
 import keras
 
+from keras_explainable import _showing
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import one_of
+from keras_explainable._tables import Listing
+from keras_explainable._tables import summary
 from keras_explainable._typing import Function
 from keras_explainable._typing import Inputs
 from keras_explainable._typing import Layers
@@ -65,6 +70,10 @@ class Registration(NamedTuple):
     is_gradient: bool | None = None
     expose_options: tuple = ()
     needs: str | None = None
+
+    def __repr__(self):
+        """Tell what is known, by short names."""
+        return _showing.made("Registration", _showing.changed(Registration, self._asdict()))
 
     @property
     def options(self) -> list[inspect.Parameter]:
@@ -178,6 +187,29 @@ def explaining_method(
     return register
 
 
+class _Made:
+    """A method that a meta method made, which says of what.
+
+    Args:
+        function: the method.
+        said: what it says.
+    """
+
+    # Apart from the attributes that `functools.wraps` takes over from the method inside.
+    __slots__ = ("__dict__", "__weakref__", "_function", "_said")
+
+    def __init__(self, function, said):
+        vars(self).update(vars(function))
+        self._function = function
+        self._said = said
+
+    def __call__(self, *arguments, **options):
+        return self._function(*arguments, **options)
+
+    def __repr__(self):
+        return self._said
+
+
 def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(method, *, ...) -> method` as a meta method.
 
@@ -200,7 +232,9 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             known = registration(method)
             explain = function(method, **options)
             keeps = getattr(explain, "keeps_gradients", False)
-            explain = functools.wraps(method)(explain)
+            expose = getattr(explain, "expose", known.expose)
+            said = _showing.made(function.__name__, options, _showing.shown(method))
+            explain = functools.wraps(method)(_Made(explain, said))
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
@@ -211,7 +245,7 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
                 postprocessing=postprocessing or known.postprocessing,
                 axioms=frozenset(),
                 is_gradient=known.is_gradient if keeps else False,
-                expose=getattr(explain, "expose", known.expose),
+                expose=expose,
             )
             return explain
 
@@ -232,6 +266,64 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
 def names() -> tuple[str, ...]:
     """Return the names of the registered methods, sorted."""
     return tuple(sorted(_METHODS))
+
+
+class Description(NamedTuple):
+    """What is said of a method in a list of them.
+
+    Attributes:
+        name: its name.
+        family: one of `FAMILIES`, or "meta".
+        summary: what it does.
+        needs: what a model has to have for it, as in `Registration`; empty for nothing special.
+    """
+
+    name: str
+    family: str
+    summary: str
+    needs: str
+
+
+def describe(family: str | None = None) -> Listing:
+    """List the methods and meta methods, with a line on each.
+
+    The list prints as a table, and a notebook shows it as one.
+
+    Args:
+        family: one of `FAMILIES`, or "meta" for the meta methods. Defaults to all.
+
+    Returns:
+        a `Listing`, whose `rows` are named tuples of `name`, `family`, `summary` and `needs`.
+
+    Raises:
+        ValueError: if there is no such family.
+
+    Example:
+        >>> import keras_explainable as ke
+        >>> print(ke.methods.describe("attention"))
+        attention
+          attention_relevance  Generic attention explainability, attention rolled by its gradients
+          attention_rollout    Attention rollout, the attention of all blocks multiplied
+          getam                GETAM, attention times its gradient, times its gradient once more
+          legrad               LeGrad, with the positive gradients by attention alone
+    """
+    families = (*FAMILIES, "meta")
+    if family is not None:
+        one_of("family", family, families)
+    found = [(n, r.family, r.method, r.needs) for n, r in sorted(_METHODS.items())]
+    found += [(n, "meta", f, None) for n, f in sorted(_META_METHODS.items())]
+    rows = [Description(n, group, _said(f), needs or "") for n, group, f, needs in found]
+    # A family of one's own comes last.
+    order = {group: place for place, group in enumerate(families)}
+    rows.sort(key=lambda row: order.get(row.family, len(order)))
+    return Listing(row for row in rows if family in (None, row.family))
+
+
+def _said(function):
+    """Return what a method does, without what all of them do."""
+    said = summary(function)
+    told = re.sub(r"^Explain (units|an input) (with|in the manner of) ", "", said)
+    return told[:1].upper() + told[1:]
 
 
 def _is_hashable(value):

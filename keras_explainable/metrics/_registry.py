@@ -8,7 +8,11 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
+from keras_explainable._checks import one_of
+from keras_explainable._tables import Listing
+from keras_explainable._tables import summary
 from keras_explainable._typing import Function
 
 CATEGORIES = (
@@ -67,6 +71,10 @@ class Registration(NamedTuple):
     raw: bool = False
     curve_axis: str = ""
     with_background: bool = False
+
+    def __repr__(self):
+        """Tell what is known, by short names."""
+        return _showing.made("Registration", _showing.changed(Registration, self._asdict()))
 
     @property
     def name(self) -> str:
@@ -173,6 +181,57 @@ def names(category: str | None = None) -> tuple[str, ...]:
         raise invalid("category", f"one of {', '.join(CATEGORIES)}", repr(category))
     found = (n for n, r in _METRICS.items() if category in (None, r.category))
     return tuple(sorted(found))
+
+
+class Description(NamedTuple):
+    """What is said of a metric in a list of them.
+
+    Attributes:
+        name: its name.
+        category: one of `CATEGORIES`.
+        summary: what it tells.
+        needs: what it is computed from beside maps, as in `Registration`.
+        better: "higher" or "lower"; empty where neither is.
+    """
+
+    name: str
+    category: str
+    summary: str
+    needs: str
+    better: str
+
+
+def describe(category: str | None = None) -> Listing:
+    """List the metrics, with a line on each.
+
+    The list prints as a table, and a notebook shows it as one.
+
+    Args:
+        category: one of `CATEGORIES`. Defaults to all.
+
+    Returns:
+        a `Listing`, whose `rows` are named tuples of `name`, `category`, `summary`, `needs` and
+        `better`.
+
+    Raises:
+        ValueError: if there is no such category.
+
+    Example:
+        >>> import keras_explainable as ke
+        >>> print(ke.metrics.describe("complexity").rows[-1].summary)
+        Measure the Gini index of a map: how unequally its magnitude is shared out
+    """
+    if category is not None:
+        one_of("category", category, CATEGORIES)
+    words = {True: "higher", False: "lower", None: ""}
+    rows = []
+    for group in CATEGORIES if category is None else (category,):
+        for name in names(group):
+            known = _METRICS[name]
+            better = words[known.higher_is_better]
+            needs = ", ".join(known.needs)
+            rows.append(Description(name, group, summary(known.function), needs, better))
+    return Listing(rows)
 
 
 def registration(name: str) -> Registration:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -75,6 +76,12 @@ class ExplanationMetric(keras.metrics.Metric):
         self.options = options
         self.total: Any = None
         self.count: Any = None
+
+    def __repr__(self):
+        """Tell the name, and the options that are no defaults."""
+        own = {"average": self.average, "num_classes": self.num_classes}
+        own = _showing.changed(ExplanationMetric.__init__, own) | self.options
+        return _showing.line(self, f"name={self.name}", **own)
 
     @property
     def higher_is_better(self) -> bool | None:

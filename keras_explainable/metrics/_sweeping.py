@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
 from keras_explainable.metrics import _registry
@@ -61,6 +62,12 @@ class ThresholdSweep(keras.metrics.Metric):
         self.options = options
         made = class_of(metric)
         self.members = [made(threshold=t, dtype=dtype, **options) for t in self.thresholds]
+
+    def __repr__(self):
+        """Tell what is swept."""
+        least, most = min(self.thresholds), max(self.thresholds)
+        swept = f"{len(self.thresholds)} thresholds from {least:g} to {most:g}"
+        return _showing.line(self, f"name={self.name}", f"{self.metric} at {swept}", **self.options)
 
     @staticmethod
     def _check(thresholds):

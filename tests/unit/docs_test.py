@@ -204,6 +204,42 @@ def test_page_of_references_has_those_of_the_docstrings():
     assert sorted(title for title in titles if title not in page) == []
 
 
+# Those of the Citation File Format 1.2.0 that occur here.
+TYPES = ("article", "conference-paper", "generic", "software")
+
+
+def test_citation_file_cites_the_references_of_the_methods():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "type", "license"} <= set(citation)
+    page = (ROOT / "docs" / "references.md").read_text("utf-8")
+    listed = page.split("\n## Metrics\n")[0]
+    stated = {}
+    for authors, title, rest in re.findall(r'^- (.+?), "(.+?)",\s+(.+(?:\n  .+)*)', listed, re.M):
+        links = re.findall(r"\]\((\S+)\)", rest)
+        stated[title] = authors, int(re.search(r"\b(19|20)\d\d\b", rest)[0]), links
+    assert [r["title"] for r in citation["references"]] == list(stated)
+    for reference in citation["references"]:
+        authors, year, links = stated[reference["title"]]
+        assert reference["type"] in TYPES
+        assert reference["year"] == year
+        assert all("name" in a or a["given-names"] for a in reference["authors"])
+        parts = ("name", "name-particle", "family-names")
+        cited = [" ".join(a[part] for part in parts if part in a) for a in reference["authors"]]
+        if authors.endswith(" et al."):
+            assert cited[0] == authors.removesuffix(" et al.")
+            assert len(cited) > 1
+        else:
+            assert cited == authors.split(", ")
+        address = reference.get("url") or reference.get("repository-code")
+        if "doi" in reference:
+            address = f"https://doi.org/{reference['doi']}"
+        assert ([address] if address else []) == links
+        venue = reference.get("conference", {}).get("name") or reference.get("journal")
+        assert venue is None or venue in listed
+
+
 # The sections of the page of metrics, and what each has a table of.
 SECTIONS = {
     "Faithfulness by masking": "faithfulness",

@@ -1,11 +1,17 @@
-"""What importing the package takes, seen by a fresh interpreter."""
+"""What importing the package takes, seen by a fresh interpreter, and how it is described."""
 
+import configparser
+import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import script
 
 ROOT = Path(__file__).parents[2]
 OPTIONAL = ("matplotlib", "sklearn", "PIL", "pandas")
@@ -23,6 +29,31 @@ def _run(code, *paths, **variables):
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
+
+
+def _setup(monkeypatch):
+    """Return what `setup.py` gives to setuptools."""
+    setuptools = pytest.importorskip("setuptools")
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+def test_links_of_the_description_work_without_a_checkout(monkeypatch):
+    text = _setup(monkeypatch)["long_description"]
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    repository = settings["metadata"]["project_urls"].split()[2]
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", text)
+    assert len(links) > 20
+    for is_picture, link in links:
+        kind, path = re.fullmatch(rf"{repository}/(\w+)/main/([^#]+)(?:#.*)?", link).groups()
+        assert kind == ("raw" if is_picture else "blob")
+        assert (ROOT / path).is_file()
+    # Nothing else differs from the README.
+    relative = re.sub(rf"{repository}/(?:raw|blob)/main/", "", text)
+    assert relative == (ROOT / "README.md").read_text("utf-8")
 
 
 def _fake_keras(folder, version):
@@ -48,6 +79,37 @@ def test_importing_the_package_imports_nothing_optional():
     )
     done = _run(code)
     assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+
+
+def test_importing_the_package_imports_no_other_package_beyond_those_of_keras():
+    # What the time of the import goes to: `benchmarks/importing.py` measures it.
+    code = (
+        "import sys\n"
+        "import keras, tensorflow\n"
+        "before = set(sys.modules)\n"
+        "import keras_explainable\n"
+        "names = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(names - set(sys.stdlib_module_names)))\n"
+    )
+    done = _run(code)
+    assert done.stdout.splitlines()[-1:] == ["['keras_explainable']"], done.stderr
+
+
+def test_times_of_imports_are_compared_by_their_medians(monkeypatch, capsys, tmp_path):
+    importing = script("importing")
+    seconds = {importing.KERAS: 2.0, importing.OURS: 2.25}
+    imported = []
+    monkeypatch.setattr(importing, "measure", lambda m: imported.append(m) or seconds[m])
+    importing.main(["--turns", "3", "--json", str(tmp_path / "times.json")])
+    printed = capsys.readouterr().out
+    assert "| `keras_explainable` | 2.25 s | 2.25 s | 2.25 s |" in printed
+    assert printed.endswith("takes 0.25 s more than Keras (≤ 0.3).\n")
+    assert len(imported) == 8
+    assert imported[:4] == [importing.OURS, importing.KERAS, importing.KERAS, importing.OURS]
+    assert json.loads((tmp_path / "times.json").read_text()) == {
+        importing.KERAS: [2.0] * 3,
+        importing.OURS: [2.25] * 3,
+    }
 
 
 @pytest.mark.parametrize("backend", ["jax", "numpy", "torch"])

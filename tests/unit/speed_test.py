@@ -44,14 +44,15 @@ def test_cases_name_methods_that_are_registered():
 
 
 def test_rows_of_the_readme_are_cases():
-    assert {name for _, *names in pages.README_ROWS for name in names} <= set(cases.CASES)
+    assert {name for _, name in pages.README_ROWS} <= set(cases.CASES)
 
 
 @pytest.mark.parametrize("name", ["run", "peers"])
-def test_page_has_a_place_for_every_script(name):
+def test_pages_have_a_place_for_every_script(name):
     begin, end = pages.markers(name)
-    assert PAGE.count(begin) == 1
-    assert end in PAGE.split(begin)[1]
+    for page in (PAGE, pages.README.read_text("utf-8")):
+        assert page.count(begin) == 1
+        assert end in page.split(begin)[1]
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert f"benchmarks/{name}.py" in makefile
 
@@ -183,8 +184,10 @@ def test_tables_say_what_was_measured():
 
 
 def test_table_of_the_readme_leaves_out_what_failed():
-    rows = pages.readme_table(_results()).splitlines()
-    assert rows[2] == "| `gradcam`, one unit | ResNet50V2 224², batch 8 | 1.20 | 1.10 GB |"
+    results = _results()
+    results["cases"]["gradients, one unit"] = {"error": "no"}
+    rows = pages.readme_table(results).splitlines()
+    assert rows[2] == "| Grad-CAM, one class | ResNet50V2 224², batch 8 | 1.20 | 1.10 GB |"
     assert len(rows) == 2 + len(pages.README_ROWS) - 1
 
 
@@ -254,6 +257,20 @@ def test_rows_of_libraries_are_relative_to_this_one():
     assert rows["tf-keras-vis"][0] == "fails: TypeError: no"
 
 
+def test_table_of_libraries_in_the_readme_has_a_column_for_each():
+    found = {
+        peers.GRADCAM: {peers.OURS: _times(1.1), "captum": _times(1.5), "torchcam": {"absent": 1}},
+        peers.EIGEN: {peers.OURS: _times(1.0), "pytorch-grad-cam": {"error": "no"}},
+    }
+    head, _, *rows = peers.readme_table({"found": found}).splitlines()
+    assert head == f"|  | {peers.OURS} | captum | torchcam | pytorch-grad-cam | tf-keras-vis |"
+    assert rows == [
+        f"| {peers.GRADCAM} | 1.10 | 1.50 | – | – | – |",
+        f"| {peers.FULL} | – | – | – | – | – |",
+        f"| {peers.EIGEN} | 1.00 | – | – | – | – |",
+    ]
+
+
 def test_parts_of_a_page_are_filled_one_by_one():
     first, second = pages.markers("run"), pages.markers("peers")
     page = f"A\n{first[0]}old\n{first[1]}B\n{second[0]}old\n{second[1]}C\n"
@@ -267,7 +284,8 @@ def test_documentation_has_the_numbers_that_were_measured():
     page = pages.fill(PAGE, "run", pages.page_text(results))
     assert pages.fill(page, "peers", peers.render(results["peers"])) == PAGE
     readme = pages.README.read_text("utf-8")
-    assert pages.fill(readme, "run", pages.readme_table(results)) == readme
+    filled = pages.fill(readme, "run", pages.readme_table(results))
+    assert pages.fill(filled, "peers", peers.readme_table(results["peers"])) == readme
 
 
 def test_plot_names_every_method(tmp_path):

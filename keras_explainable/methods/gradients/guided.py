@@ -156,7 +156,8 @@ def gnl_integrated_gradients(
         TypeError: as `integrated_gradients`.
 
     References:
-        - Kwon, Koo, Cho, on Integrated Gradients with a guided non-linearity, ICPR 2020.
+        - Kwon, Koo, Cho, "Improving Explainability of Integrated Gradients with Guided
+      Non-Linearity", ICPR 2020.
 
     Example:
         >>> import keras, numpy as np, keras_explainable as ke

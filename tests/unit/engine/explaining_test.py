@@ -1,5 +1,6 @@
 import gc
 import inspect
+import re
 import weakref
 
 import keras
@@ -425,11 +426,50 @@ def test_few_samples_are_not_filled_up_to_a_whole_batch():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_the_progress_bar_counts_batches_on_every_number_of_devices(replicas, capsys):
+def test_the_progress_bar_counts_images_on_every_number_of_devices(replicas, capsys):
     with tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope():
         model = _model()
     ke.gradcam(model, _images(5), 0, batch_size=2, verbose=1)
-    assert "3/3" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("5/5 images ━")
+
+
+def test_several_batches_show_a_bar_and_nothing_else(capsys):
+    line = r"\r?5/5 images [━=]{20} [\d.]+ images/s, [\d.]+ s\n"
+    ke.gradcam(_model(), _images(5), 0, batch_size=2)
+    printed = capsys.readouterr()
+    assert re.fullmatch(line, printed.out)
+    assert printed.err == ""
+    ke.gradcam(_model(), _images(5), 0)
+    ke.gradcam(_model(), _images(5), 0, batch_size=2, verbose=0)
+    assert capsys.readouterr().out == ""
+    ke.gradcam(_model(), _images(5), 0, batch_size=2, verbose=2)
+    assert re.fullmatch(r"5/5 images, [\d.]+ images/s, [\d.]+ s\n", capsys.readouterr().out)
+
+
+def test_data_of_unknown_size_are_counted(capsys):
+    batches = tf.data.Dataset.from_tensor_slices(_images(5)).batch(2)
+    ke.gradcam(_model(), batches, 0)
+    assert re.match(r"5 images [━=]{20} [\d.]+ images/s", capsys.readouterr().out)
+    ke.gradcam(_model(), batches.filter(lambda _: True), 0)
+    assert re.match(r"5 images, [\d.]+ images/s, [\d.]+ s\n", capsys.readouterr().out)
+
+
+def test_other_inputs_are_counted_as_samples(capsys):
+    signal = keras.Sequential(
+        [
+            keras.Input((6, 2)),
+            keras.layers.Conv1D(3, 3),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    ke.gradcam(signal, np.ones((3, 6, 2)), 0, verbose=1)
+    assert capsys.readouterr().out.startswith("3/3 samples ")
+
+
+def test_an_unknown_verbosity_is_refused():
+    with pytest.raises(ValueError, match="`verbose`.*Received: 3"):
+        ke.gradcam(_model(), _images(2), 0, verbose=3)
 
 
 def test_maps_are_differentiable_in_the_weights():

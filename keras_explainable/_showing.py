@@ -1,0 +1,66 @@
+"""Short lines that say what an object is."""
+
+import functools
+import inspect
+import reprlib
+
+import keras
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value):
+    """Write a value in a line: functions, layers and models by name, arrays by type and shape."""
+    if isinstance(value, functools.partial):
+        return made("partial", value.keywords, shown(value.func))
+    if isinstance(value, keras.layers.Layer | keras.KerasTensor):
+        return repr(value.name)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{getattr(value.dtype, 'name', value.dtype)} {tuple(value.shape)}"
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return value.__name__
+    if isinstance(value, set | frozenset):
+        return repr(sorted(value, key=str))
+    if isinstance(value, list | tuple) and 0 < len(value) <= 6:
+        ends = "[]" if isinstance(value, list) else ("(", ",)" if len(value) == 1 else ")")
+        return f"{ends[0]}{', '.join(map(shown, value))}{ends[1]}"
+    return _SHORT.repr(value)
+
+
+def made(name, options, *first):
+    """Write a call, such as `smooth(gradients, num_samples=4)`."""
+    return f"{name}({', '.join([*first, *_pairs(options)])})"
+
+
+def line(instance, /, *first, **options):
+    """Write what an object is, such as `<Explainer of gradients, resizing=False>`.
+
+    Args:
+        instance: the object.
+        *first: phrases that come before its options.
+        **options: its options.
+    """
+    said = ", ".join([*first, *_pairs(options)])
+    return f"<{type(instance).__name__}{said and ' '}{said}>"
+
+
+def changed(function, options):
+    """Return the options that differ from the defaults of a function.
+
+    Args:
+        function: a function, or a class.
+        options: dict of options.
+    """
+    known = inspect.signature(function).parameters
+    defaults = {name: known[name].default for name in options if name in known}
+    return {n: v for n, v in options.items() if n not in defaults or not _same(v, defaults[n])}
+
+
+def _pairs(options):
+    return [f"{name}={shown(value)}" for name, value in options.items()]
+
+
+def _same(value, default):
+    """Tell whether a value is a default, of arrays that they aren't."""
+    return value is default or (type(value) is type(default) and repr(value) == repr(default))
