@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes; each may take 8 GB.
-WORKERS ?= --numprocesses 2
+# Two processes; each may take 8 GB, and gets the tests of a file one after another.
+WORKERS ?= --numprocesses 2 --dist worksteal
 VENV := .venv
 FLOOR := .venv-floor
 PEERS := .venv-peers

@@ -1,12 +1,18 @@
 """What all tests share: two logical devices, fixed seeds, and the data beside the project."""
 
+import gc
 import importlib.util
+import os
+import random
 from pathlib import Path
 
 import keras
 import matplotlib
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
+
+from keras_explainable import demo
 
 matplotlib.use("Agg")
 tf.config.set_logical_device_configuration(
@@ -14,6 +20,7 @@ tf.config.set_logical_device_configuration(
 )
 
 SHARED = Path(__file__).parents[2] / "shared"
+SEED = 7
 
 
 def script(name):
@@ -32,9 +39,28 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=reduction)
 
 
+def pytest_collection_finish():
+    """Look for garbage less often, and not among what the packages imported keep for good."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+def _is_seeded():
+    """Tell whether TensorFlow would draw as it does after it was seeded."""
+    if context.global_seed() != SEED:
+        return False
+    return context.context()._rng.getstate() == random.Random(SEED).getstate()
+
+
 @pytest.fixture(autouse=True)
 def _seed():
-    keras.utils.set_random_seed(7)
+    with pytest.MonkeyPatch.context() as patch:
+        if (
+            _is_seeded()
+        ):  # Seeding it again would drop all kernels, which every test would make anew.
+            patch.setattr(tf.random, "set_seed", lambda _: None)
+        keras.utils.set_random_seed(SEED)
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +69,24 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("the folder `../shared` with real networks and references is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory):
+    """Return the file of a classifier of digits, of half the training; processes share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "classifier.keras"
+    if not path.exists():
+        model = demo.train(demo.load_digits()[0], epochs=6, verbose=0)
+        own = folder / f"classifier_{os.getpid()}.keras"
+        model.save(own)
+        own.replace(path)
+    return path
+
+
+@pytest.fixture
+def classifier(classifier_file):
+    """Return a classifier of digits, of half the training."""
+    return keras.saving.load_model(classifier_file)

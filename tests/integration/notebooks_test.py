@@ -39,14 +39,33 @@ def test_notebooks_start_by_installing_the_package_where_it_is_missing(path):
     assert '%pip install -q "keras-explainable' in first
 
 
+# What follows the installation: the same training as in other notebooks and tests is done once.
+TRAINED = """
+from keras_explainable import demo as _demo
+
+
+def _train(digits, *args, **options):
+    import keras
+
+    if not args and options == {{"epochs": 6, "verbose": 0}}:
+        return keras.saving.load_model({path!r})
+    return _trained(digits, *args, **options)
+
+
+_trained, _demo.train = _demo.train, _train
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Those of Jupyter, of which there are many.
-def test_notebooks_run(path, tmp_path, monkeypatch):
+def test_notebooks_run(path, tmp_path, monkeypatch, classifier_file):
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     # Figures are drawn into the notebook, whatever the other tests draw on.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(path, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source += TRAINED.format(path=str(classifier_file))
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]

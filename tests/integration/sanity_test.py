@@ -289,10 +289,8 @@ def test_plot_has_every_number_of_the_tables(results):
 
 
 @pytest.mark.slow
-def test_findings_hold_for_a_model_trained_for_less_long():
-    train_digits, held_out_digits = demo.load_digits()
-    model = demo.train(train_digits, epochs=6, verbose=0)
-    scenes = demo.draw_scenes(held_out_digits, 16, seed=5)
+def test_findings_hold_for_a_model_trained_for_less_long(classifier):
+    model, scenes = classifier, demo.draw_scenes(demo.load_digits()[1], 16, seed=5)
     assert demo.evaluate(model, scenes)[0] > 0.9
     names = ("gradcam", "minmaxcam", "layercam", "eigencam", "input_x_gradient")
     results = sanity.measure(model, scenes.images, {name: name for name in names}, seeds=(0, 1))

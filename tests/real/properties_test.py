@@ -11,17 +11,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared")]
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
 NAMED = {"bird.png": 19, "parrot.jpg": 88}  # What SqueezeNet names: photographs, units.
 
-# On a linear head after the pooling of rectified activations, methods that are the same, and
-# whether the first is an average over positions where the second is a sum.
-SAME = [
-    ("gradcam", "cam", True),
-    ("hirescam", "gradcam", False),
-    ("xgradcam", "gradcam", False),
-    ("gradcam_elementwise", "layercam", False),
-    ("minmax_gradcam", "minmaxcam", True),
-    ("d_minmax_gradcam", "d_minmaxcam", True),
-]
-
 
 @pytest.fixture(scope="module")
 def squeezenet(shared):
@@ -64,7 +53,7 @@ def test_integrated_gradients_of_squeezenet_sum_to_the_difference_of_logits(sque
     np.testing.assert_allclose(found["maps"].sum((1, 2)), difference, rtol=0.01)
 
 
-@pytest.mark.parametrize(("method", "same", "averaged"), SAME)
+@pytest.mark.parametrize(("method", "same", "averaged"), voc_test.SAME)
 def test_methods_are_the_same_on_a_linear_head(several, method, same, averaged):
     logits, maps = ke.explain(method, *several, **RAW)
     wanted_logits, wanted = ke.explain(same, *several, **RAW)

@@ -453,17 +453,18 @@ def test_indices_of_another_form_are_refused(indices):
 @pytest.mark.slow
 def test_the_last_activation_of_known_architectures_is_found(name, size, last):
     application = getattr(keras.applications, name)
-    backbone = application(weights=None, include_top=False, input_shape=(size, size, 3))
     top = application(weights=None, input_shape=(size, size, 3), classes=7)
     exposed = ke.inspection.expose(top)
-    assert exposed.outputs[1].shape[-3:] == backbone.output.shape[-3:] or last is not None
-    if last is not None:
-        expected = top.get_layer(last).output
-        assert exposed.outputs[1].shape == expected.shape
+    if last is None:
+        backbone = application(weights=None, include_top=False, input_shape=(size, size, 3))
+        assert exposed.outputs[1].shape[-3:] == backbone.output.shape[-3:]
+    else:
+        assert exposed.outputs[1].shape == top.get_layer(last).output.shape
     images = np.random.default_rng(0).normal(size=(1, size, size, 3)).astype("float32")
     predictions = keras.ops.softmax(exposed(images)[0])
     np.testing.assert_allclose(predictions, top(images), atol=1e-5)
-    _, maps = ke.gradcam(top, images, 0)
+    # Large graphs take long to compile; those of `tests/real` are.
+    _, maps = ke.gradcam(top, images, 0, run_eagerly=True)
     assert maps.shape == (1, size, size, 1)
 
 

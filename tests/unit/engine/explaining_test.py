@@ -195,14 +195,27 @@ def test_new_weights_are_explained_by_the_kept_step():
     np.testing.assert_allclose(logits, zoo.logits() + 1, rtol=1e-5)
 
 
+def _ways():
+    """Return a method of each way of exposing a model and of using it."""
+    known = {name: ke.methods.registration(name) for name in METHODS}
+    return {(str(r.expose), r.family, r.needs): name for name, r in known.items()}.values()
+
+
 @pytest.mark.parametrize(
-    "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
+    ("kind", "methods"),
+    [
+        ("functional", METHODS),
+        # What a method keeps doesn't depend on the kind, but how the model is exposed.
+        ("nested_with_pooling", tuple(_ways())),
+        ("subclassed", tuple(_ways())),
+        ("nested_backbone_with_tensorflow", tuple(_ways())),
+    ],
 )
-def test_models_explained_and_deleted_leave_nothing_alive(kind):
+def test_models_explained_and_deleted_leave_nothing_alive(kind, methods):
     alive, kept = [], len(ke.engine.explaining._explainers)
-    for _ in range(3):
+    for _ in range(1 if methods is METHODS else 2):
         model = zoo.KINDS[kind]().model
-        for method in METHODS:
+        for method in methods:
             ke.explain(method, model, zoo.IMAGES, verbose=0)
         alive.append(weakref.ref(model))
         alive.extend(weakref.ref(variable) for variable in model.variables)
