@@ -12,8 +12,8 @@ the models, `--jit-compile` compiles with XLA. `--only TEXT` measures the cases 
 What isn't measured keeps the numbers that the file has, if they are of the same environment.
 
 Every case runs in a process of its own, where forward passes and explanations take turns; the ratio
-is the median of those within a turn. Memory is the peak of the process, TensorFlow and weights
-included, or on a GPU that of the device. A case that fails says so in its row.
+is that of the medians. Memory is the peak of the process, TensorFlow and weights included, or on a
+GPU that of the device. A case that fails says so in its row.
 """
 
 import argparse
