@@ -45,7 +45,7 @@ def _options(function):
 
 
 def test_table_of_methods_lists_the_registered_ones():
-    assert _names(_table("\n" + METHODS, "# Methods")) == list(ke.methods.names())
+    assert _names(_table(METHODS, "## Equations")) == list(ke.methods.names())
 
 
 def test_table_of_meta_methods_lists_the_registered_ones():
@@ -53,7 +53,7 @@ def test_table_of_meta_methods_lists_the_registered_ones():
 
 
 def test_table_of_methods_states_the_default_postprocessing():
-    stated = {r["Name"]: r["Default postprocessing"] for r in _table("\n" + METHODS, "# Methods")}
+    stated = {r["Name"]: r["Default postprocessing"] for r in _table(METHODS, "## Equations")}
     registered = {
         f"`{name}`": f"`{ke.methods.registration(name).postprocessing}`"
         for name in ke.methods.names()
@@ -62,7 +62,7 @@ def test_table_of_methods_states_the_default_postprocessing():
 
 
 def test_table_of_methods_states_the_axioms():
-    rows = _table("\n" + METHODS, "# Methods")
+    rows = _table(METHODS, "## Equations")
     stated = {row["Name"].strip("`"): _in_code_style(row["Axioms"]) for row in rows}
     assert stated == {
         name: sorted(ke.methods.registration(name).axioms) for name in ke.methods.names()
@@ -70,7 +70,7 @@ def test_table_of_methods_states_the_axioms():
 
 
 def test_every_axiom_is_told_below_the_table():
-    told = re.findall(r"^- `(\w+)`: ", METHODS.split("\n## ", 1)[0], re.MULTILINE)
+    told = re.findall(r"^- `(\w+)`: ", _section(METHODS, "## Equations"), re.MULTILINE)
     declared = {
         axiom for name in ke.methods.names() for axiom in ke.methods.registration(name).axioms
     }
@@ -147,18 +147,16 @@ def _written(default):
     return f"{default:g}" if is_number else str(default)
 
 
-def test_table_of_uses_lists_all_methods_and_what_they_cost():
+def test_tables_of_uses_and_of_costs_list_all_methods():
     speed = (ROOT / "docs" / "speed.md").read_text("utf-8")
-    rows = [
-        row
+    costs = [
+        row["Name"].strip("`")
         for heading in ("## Cost of each method", "Meta methods, of a method that takes $`M`$:")
         for row in _table(speed, heading)
     ]
-    stated = [
-        (*re.findall(r"`(\w+)`", row["Name"]), row["Passes"])
-        for row in _table(METHODS, "The same in a table: ")
-    ]
-    assert stated == [(row["Name"].strip("`"), row["Passes"]) for row in rows]
+    uses = [row["Name"] for row in _table(METHODS, "The same in a table, by family: ")]
+    assert uses == [f"[`{name}`](#{name})" for name in costs]
+    assert sorted(costs) == sorted([*ke.methods.names(), *ke.methods.meta_names()])
 
 
 # Methods whose magnitudes are shown by default.
