@@ -84,6 +84,7 @@ def test_readme_names_methods_that_are_registered():
         for row in _table(README, "## Methods")
         for cell in row.values()
         for name in _in_code_style(cell)
+        if name.isidentifier()
     }
     assert named
     assert named <= {*ke.methods.names(), *ke.methods.meta_names()}
