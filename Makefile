@@ -15,7 +15,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test fast lint docs bench peers sanity study kur figures dist floor clean
+.PHONY: help demo test fast lint docs bench peers sanity study kur figures cite dist floor clean
 
 help:  ## List the targets. `make fast ARGS="-k gradcam"` passes arguments on.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-8s%s\n", $$1, $$2 }'
@@ -76,6 +76,9 @@ kur: $(VENV)/demo.stamp  ## Compare heads that use kernels sparingly with others
 
 figures: $(VENV)/demo.stamp  ## Draw the pictures of the README and of docs/methods.md.
 	$(VENV)/bin/python benchmarks/figures.py $(ARGS)
+
+cite:  ## Write the references of CITATION.cff, those of the methods in docs/references.md.
+	$(PYTHON) benchmarks/citation.py
 
 clean:  ## Delete the environments.
 	rm -rf $(VENV) $(FLOOR) $(PEERS) $(DIST)

@@ -34,6 +34,8 @@ def _repository():
 
 
 REPOSITORY = _repository()
+# Files are linked by a relative path, or, in notebooks, which Colab opens alone, by their address.
+LINK = re.compile(rf"\]\((?:{REPOSITORY}/blob/main/([^)#\s]+)|(?![a-z]+:|#)([^)#\s]+))")
 
 project = "keras-explainable"
 author = "The keras-explainable authors"
@@ -145,9 +147,8 @@ def read_page(app, docname, source):
     parts = re.split(r"(^ *```.*?^ *```$)", source[0], flags=re.DOTALL | re.MULTILINE)
     for index in range(0, len(parts), 2):
         parts[index] = re.sub(r"\$`([^`]+)`\$", r"{math}`\1`", parts[index])
-        parts[index] = re.sub(
-            r"\]\((?![a-z]+:|#)([^)#\s]+)",
-            lambda match: f"]({_target(path, docname, match[1])}",
+        parts[index] = LINK.sub(
+            lambda match: f"]({_target(path, docname, match[2] or ROOT / match[1])}",
             parts[index],
         )
     source[0] = "".join(parts)

@@ -26,7 +26,7 @@ PREPROCESSINGS = {
 DEMO_SCENES = 300
 MAX_PICTURE_SIZE = 768
 DESCRIPTION = """Explain what a Keras model looks at in images: write one picture per image.
-Without arguments, train a small classifier of handwritten digits, in a minute or less, and
+Without arguments, train a small classifier of handwritten digits, in a minute or two, and
 explain it."""
 EXAMPLES = """examples:
   python -m keras_explainable

@@ -240,7 +240,7 @@ def train(
     seed: int = 0,
     verbose: Verbose = "auto",
 ) -> keras.Model:
-    """Train a classifier on scenes; within a minute on two processor cores.
+    """Train a classifier on scenes, in a minute or two on two processor cores.
 
     Args:
         digits: `Digits` to draw the scenes with.

@@ -12,6 +12,12 @@ NOTEBOOKS = sorted(FOLDER.glob("**/*.ipynb"))
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+def _repository():
+    settings = configparser.ConfigParser()
+    settings.read(FOLDER.parent / "setup.cfg", encoding="utf-8")
+    return re.search(r"Source = (\S+)", settings["metadata"]["project_urls"])[1]
+
+
 def test_notebooks_have_no_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -23,12 +29,8 @@ def test_notebooks_have_no_outputs(path):
 def test_notebooks_begin_with_a_link_that_opens_them_in_colab(path):
     first = nbformat.read(path, as_version=4).cells[0].source
     assert first.startswith("[![Open in Colab]")
-    settings = configparser.ConfigParser()
-    settings.read(FOLDER.parent / "setup.cfg", encoding="utf-8")
-    repository = re.search(
-        r"Source = https://github.com/(.+)", settings["metadata"]["project_urls"]
-    )
-    place = f"/github/{repository[1]}/blob/main/notebooks/{path.name})"
+    repository = _repository().removeprefix("https://github.com/")
+    place = f"/github/{repository}/blob/main/notebooks/{path.name})"
     assert place in first.splitlines()[0]
 
 
@@ -36,7 +38,7 @@ def test_notebooks_start_by_installing_the_package_where_it_is_missing(path):
     notebook = nbformat.read(path, as_version=4)
     first = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert "\ntry:\n    import keras_explainable" in first
-    assert '%pip install -q "keras-explainable' in first
+    assert f'\n    %pip install -q "keras-explainable[demo] @ git+{_repository()}"\n' in first
 
 
 # What follows the installation: the same training as in other notebooks and tests is done once.

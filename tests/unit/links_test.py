@@ -1,5 +1,6 @@
 """No page of the documentation has a dead link, and the site shows what there is."""
 
+import configparser
 import json
 import re
 import unicodedata
@@ -48,27 +49,51 @@ def _anchors(path):
     return anchors
 
 
+def _repository():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return settings["metadata"]["project_urls"].split()[2]
+
+
 def _name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_links_are_not_dead(page):
+def _dead(page):
+    """Return the links to a file or a heading of the project that isn't there."""
     dead = []
     for link in LINK.findall(_text(page)):
-        if re.match(r"https?:|mailto:", link):
+        own = link.removeprefix(f"{_repository()}/blob/main/")
+        if re.match(r"https?:|mailto:", own):
             continue
-        target, _, anchor = link.partition("#")
-        path = (page.parent / target).resolve() if target else page
+        target, _, anchor = own.partition("#")
+        folder = page.parent if own == link else ROOT
+        path = (folder / target).resolve() if target else page
         if not path.exists() or (anchor and anchor not in _anchors(path)):
             dead.append(link)
-    assert dead == []
+    return dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_are_not_dead(page):
+    assert _dead(page) == []
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("notebooks/*.ipynb")), ids=_name)
+def test_links_of_notebooks_work_where_they_are_opened_alone(page):
+    links = LINK.findall(_text(page))
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    own = [link for link in links if link.startswith(f"{_repository()}/blob/main/")]
+    assert own
 
 
 def test_dead_links_are_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# One `two`\n\n## What doesn't\n\n## One two\n\n```\n# no heading\n```\n")
     assert _anchors(page) == {"one-two", "what-doesnt", "one-two-1"}
+    away = f"{_repository()}/blob/main"
+    page.write_text(f"[a]({away}/README.md#methods) [b]({away}/README.md#x) [c]({away}/d) [e](f)")
+    assert _dead(page) == [f"{away}/README.md#x", f"{away}/d", "f"]
     text = "[a](b.md), ![p](c.png) [`d`](#e) [f [g]](h.md)"
     assert LINK.findall(text) == ["b.md", "c.png", "#e", "h.md"]
 

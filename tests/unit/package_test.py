@@ -40,11 +40,21 @@ def _setup(monkeypatch):
     return given
 
 
-def test_links_of_the_description_work_without_a_checkout(monkeypatch):
-    text = _setup(monkeypatch)["long_description"]
+def _repository():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
-    repository = settings["metadata"]["project_urls"].split()[2]
+    return settings["metadata"]["project_urls"].split()[2]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_package_is_installed_from_its_repository(page):
+    text = (ROOT / page).read_text("utf-8")
+    assert f'\npip install "keras-explainable @ git+{_repository()}"\n' in text
+
+
+def test_links_of_the_description_work_without_a_checkout(monkeypatch):
+    text = _setup(monkeypatch)["long_description"]
+    repository = _repository()
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", text)
     assert len(links) > 20
     for is_picture, link in links:
