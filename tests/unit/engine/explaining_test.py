@@ -1,6 +1,8 @@
 import gc
 import inspect
+import pickle
 import re
+import sys
 import weakref
 
 import keras
@@ -508,6 +510,55 @@ def test_shortcuts_show_the_options_of_their_method():
     assert list(parameters)[:3] == ["model", "x", "y"]
     assert {"layer", "batch_size", "threshold", "lambda_negative"} <= set(parameters)
     assert "MinMax-CAM" in ke.minmaxcam.__doc__
+
+
+@pytest.mark.parametrize("name", ke.methods.names())
+def test_shortcuts_document_what_they_take_and_return(name):
+    shortcut, method = getattr(ke, name), ke.methods.get(name)
+    text = shortcut.__doc__
+    titles = [f"\n\n{title}:\n" for title in ("Args", "Returns", "Raises", "References", "Example")]
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places)
+    assert [text.count(title) for title in titles] == [1] * len(titles)
+    begun = text[: places[0]]
+    assert begun.startswith(inspect.getdoc(method).split("\n\nArgs:\n")[0])
+    assert f'`ke.explain("{name}", ' in begun
+    arguments = text[places[0] : places[1]]
+    names = re.findall(r"^    (\w+(?:,\s+\w+)*):", arguments, re.MULTILINE)
+    assert re.split(r",\s+", ", ".join(names)) == _documented_order(shortcut, method)
+    assert "raw" not in text[places[1] : places[2]]
+    assert text.endswith(inspect.getdoc(method).split("\n\nExample:\n")[1])
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def _documented_order(shortcut, method):
+    """Return the parameters of a shortcut, those of its method before those of `explain`."""
+    own = [parameter.name for parameter in ke.methods.registration(method).options]
+    first, rest = np.split(list(inspect.signature(shortcut).parameters), [3])
+    return [*first, *own, *(parameter for parameter in rest if parameter not in own)]
+
+
+def test_a_shortcut_of_a_method_without_a_docstring_tells_the_arguments(monkeypatch):
+    registry = sys.modules[ke.methods.names.__module__]
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+    @ke.methods.explaining_method(family="cam", postprocessing=None)
+    def own(model, inputs, indices=None, *, power=2):
+        return model(inputs), indices, power
+
+    text = ke.engine.shortcut("own").__doc__
+    assert text.startswith(
+        'Shortcut of `ke.explain("own", model, x, y, ...)`.\n\nArgs:\n    model:'
+    )
+    assert "unfiltered" in text
+    assert "References" not in text
+
+
+@pytest.mark.parametrize("name", ke.methods.names())
+def test_shortcuts_can_be_pickled(name):
+    shortcut = getattr(ke, name)
+    assert pickle.loads(pickle.dumps(shortcut)) is shortcut
+    assert shortcut.__module__ == "keras_explainable"
 
 
 BAD = [
