@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -16,7 +15,9 @@ import keras
 from keras_explainable import _showing
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import nearest
 from keras_explainable._checks import one_of
 from keras_explainable._tables import Listing
 from keras_explainable._tables import summary
@@ -353,7 +354,8 @@ def get_meta(name: str) -> Callable:
         ValueError: if no meta method has that name.
     """
     if name not in _META_METHODS:
-        raise invalid("name", f"one of {', '.join(meta_names())}", repr(name))
+        hint = meant(name, _META_METHODS)
+        raise invalid("name", f"one of {', '.join(meta_names())}", repr(name), hint)
     return _META_METHODS[name]
 
 
@@ -390,8 +392,11 @@ def registration(identifier: Method) -> Registration:
     identifier = getattr(identifier, "shortcut_of", identifier)
     if isinstance(identifier, str):
         if identifier not in _METHODS:
-            near = difflib.get_close_matches(identifier, _METHODS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else ""
+            near = nearest(identifier, [*_METHODS, *_META_METHODS])
+            hint = meant(identifier, _METHODS)
+            if near in _META_METHODS:
+                example = f'`ke.methods.{near}("gradcam")`'
+                hint = f"{near!r} is a meta method, which makes a method of another: {example}."
             raise invalid("method", f"one of {', '.join(names())}", repr(identifier), hint)
         return _METHODS[identifier]
     if inspect.ismodule(identifier):

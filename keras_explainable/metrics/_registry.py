@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from keras_explainable import _showing
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import one_of
 from keras_explainable._tables import Listing
 from keras_explainable._tables import summary
@@ -247,8 +247,7 @@ def registration(name: str) -> Registration:
         ValueError: if no metric has that name.
     """
     if not isinstance(name, str) or name not in _METRICS:
-        near = difflib.get_close_matches(str(name), _METRICS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else ""
+        hint = meant(name, _METRICS)
         raise invalid("metric", f"one of {', '.join(names())}", repr(name), hint)
     return _METRICS[name]
 
