@@ -560,6 +560,14 @@ class Explainer(keras.Model):
                 raise invalid("y", '`None`, an integer, integers or "argmax"', repr(y))
             return {"argmax": np.zeros((num_samples,), bool)}
         y = np.asarray(y)
+        is_per_unit = y.ndim == 2 and y.shape[1] == self.num_units > 1 and y.dtype.kind in "biuf"
+        if is_per_unit and set(np.unique(y)) <= {0, 1}:
+            hint = "For a multi-hot array pass `y=None`, which explains every unit."
+            is_one_hot = (y.sum(axis=1) == 1).all()
+            if is_one_hot:
+                hint = "Pass `y.argmax(-1)` for one unit of each sample, or `None` for every unit."
+            received = f"a {'one' if is_one_hot else 'multi'}-hot array of type {y.dtype}"
+            raise invalid("y", "indices of units", received, hint)
         if not np.issubdtype(y.dtype, np.integer):
             expected = '`None`, an integer, integers or "argmax"'
             raise TypeError(str(invalid("y", expected, f"values of type {y.dtype}")))
@@ -568,16 +576,12 @@ class Explainer(keras.Model):
         if y.ndim > 2 or len(y) != num_samples:
             expected = f"units for each of the {num_samples} samples, `({num_samples},)` or "
             raise invalid("y", f"{expected}`({num_samples}, n)`", f"shape {y.shape}")
-        if y.ndim == 2 and y.shape[1] == self.num_units > 1 and set(np.unique(y)) <= {0, 1}:
-            hint = "For a multi-hot array pass `y=None`, which explains every unit."
-            raise invalid("y", "indices of units", "a multi-hot array", hint)
         if y.size == 0 or y.min() < 0 or y.max() >= self.num_units:
             expected = (
                 f"indices from 0 to {self.num_units - 1}: the output has {self.num_units} units"
             )
-            raise invalid(
-                "y", expected, f"{y.min()} to {y.max()}" if y.size else f"shape {y.shape}"
-            )
+            received = " to ".join(map(str, dict.fromkeys((y.min(), y.max())))) if y.size else ""
+            raise invalid("y", expected, received or f"shape {y.shape}")
         return {"indices": y.astype("int32")[:, None] if y.ndim == 1 else y.astype("int32")}
 
     def _dataset(self, dataset, y, options, target):
@@ -617,14 +621,17 @@ class Explainer(keras.Model):
     def _checked(self, labels):
         """Check the units that a data set yields."""
         hint = "Drop other labels with `dataset.map(lambda x, y: x)`, or pass `y`."
+        is_array = isinstance(labels, tf.Tensor) and labels.shape.rank == 2
+        if is_array and labels.shape[1] == self.num_units > 1:
+            one_hot = "Make indices of one-hot labels with `tf.argmax(y, -1)`."
+            expected = "indices of units"
+            raise invalid("x", expected, "one label per unit in the data set", f"{one_hot} {hint}")
         if not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
             found = labels.dtype.name if isinstance(labels, tf.Tensor) else type(labels).__name__
             raise invalid("x", "integer labels in the data set", found, hint)
         if labels.shape.rank not in (1, 2):
             expected = "labels of shape (batch,) or (batch, n) in the data set"
             raise invalid("x", expected, tuple(labels.shape), hint)
-        if labels.shape.rank == 2 and labels.shape[1] == self.num_units > 1:
-            raise invalid("x", "indices of units", "one label per unit in the data set", hint)
         message = (
             f"The output has {self.num_units} units: labels go from 0 to {self.num_units - 1}."
         )

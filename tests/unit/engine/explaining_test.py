@@ -562,14 +562,21 @@ def test_shortcuts_can_be_pickled(name):
 
 
 BAD = [
-    ({"y": 5}, ValueError, r"`y`.*0 to 4.*5 units.*Received: 5 to 5"),
-    ({"y": -1}, ValueError, r"Received: -1 to -1"),
+    ({"y": 5}, ValueError, r"`y`.*0 to 4.*5 units.*Received: 5$"),
+    ({"y": -1}, ValueError, r"Received: -1$"),
+    ({"y": [7] * 3}, ValueError, r"Received: 7$"),
+    ({"y": [1, 9, 7]}, ValueError, r"Received: 1 to 9$"),
+    ({"y": np.zeros((3, 0), int)}, ValueError, r"Received: shape \(3, 0\)"),
     ({"y": [1, 2]}, ValueError, r"`y`.*3 samples.*shape \(2,\)"),
     ({"y": np.zeros((3, 1, 1), int)}, ValueError, r"shape \(3, 1, 1\)"),
     ({"y": "top"}, ValueError, "'top'"),
     ({"y": [0.5, 1, 2]}, TypeError, "float64"),
     ({"y": True}, TypeError, "bool"),
-    ({"y": np.eye(3, 5, dtype=int)}, ValueError, "multi-hot"),
+    ({"y": np.eye(3, 5, dtype=int)}, ValueError, r"a one-hot array of type int64.*argmax\(-1\)"),
+    ({"y": np.eye(3, 5)}, ValueError, r"a one-hot array of type float64.*`y.argmax\(-1\)`"),
+    ({"y": np.tri(3, 5)}, ValueError, "a multi-hot array of type float64.*`y=None`"),
+    ({"y": np.tri(3, 5, dtype=bool)}, ValueError, "a multi-hot array of type bool.*`y=None`"),
+    ({"y": np.full((3, 5), 0.5)}, TypeError, "float64"),
     ({"x": zoo.IMAGES[0]}, ValueError, r"`x`.*\(6, 6, 3\).*x\[None\]"),
     ({"x": zoo.IMAGES[..., :1]}, ValueError, r"\(None, 6, 6, 3\).*Received: \(3, 6, 6, 1\)"),
     ({"x": zoo.IMAGES[:0]}, ValueError, r"at least one.*Received: \[0\] samples"),
@@ -607,7 +614,8 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_labels_of_a_dataset_are_checked():
     images = _images(2)
     for labels, message in (
-        (np.eye(2, 5), "float64"),
+        (np.full((2,), 0.5), "float64"),
+        (np.eye(2, 5), r"one label per unit.*tf.argmax\(y, -1\)"),
         (np.eye(2, 5, dtype=int), "one label per unit"),
         (np.zeros((2, 1, 1), int), "shape"),
     ):
