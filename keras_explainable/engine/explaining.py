@@ -22,6 +22,7 @@ from keras_explainable import _showing
 from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import renamed
 from keras_explainable._identity import described
@@ -848,12 +849,14 @@ def _check_options(registration, options):
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in registration.options]
+    shared = set(inspect.signature(explain).parameters) - {"options"}
     for name in options:
         if name not in known:
-            raise TypeError(
+            said = (
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
+            raise TypeError(f"{said} {meant(name, [*known, *sorted(shared)])}".rstrip())
 
 
 def _checked_shard(shard, path):

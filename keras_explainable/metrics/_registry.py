@@ -112,10 +112,11 @@ class Registration(NamedTuple):
         known = [parameter.name for parameter in self.options]
         for name in options:
             if name not in known:
-                raise TypeError(
+                said = (
                     f"The metric {self.name!r} got an unknown option {name!r}. "
                     f"Its options are: {', '.join(known) or 'none'}."
                 )
+                raise TypeError(f"{said} {meant(name, known)}".rstrip())
 
 
 _METRICS: dict[str, Registration] = {}
