@@ -210,6 +210,12 @@ class _Made:
     def __repr__(self):
         return self._said
 
+    def __copy__(self):
+        return self  # As of a function: it is what compiled steps are found by.
+
+    def __deepcopy__(self, _):
+        return self
+
 
 def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(method, *, ...) -> method` as a meta method.
@@ -236,6 +242,7 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             expose = getattr(explain, "expose", known.expose)
             said = _showing.made(function.__name__, options, _showing.shown(method))
             explain = functools.wraps(method)(_Made(explain, said))
+            explain.__doc__ = _made_of(function.__name__, method, options)
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
@@ -262,6 +269,13 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
         return wrap
 
     return register
+
+
+def _made_of(name, method, options):
+    """Return the docstring of what a meta method makes of a method."""
+    settings = ", ".join(f"{option}={_showing.shown(value)}" for option, value in options.items())
+    begun = f"`{name}` of `{_showing.shown(method)}`{settings and ', with '}{settings}."
+    return f"{begun}\n\n{inspect.cleandoc(method.__doc__ or '')}".rstrip()
 
 
 def names() -> tuple[str, ...]:

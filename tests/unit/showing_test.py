@@ -1,6 +1,9 @@
 """What objects print is a line that says what they are."""
 
+import copy
 import functools
+import inspect
+import pydoc
 import re
 
 import keras
@@ -60,6 +63,22 @@ def test_methods_made_of_others_tell_of_which():
     # The name, which labels tables, is short.
     assert nested.__name__ == "tta(smooth(gradcam))"
     assert ke.methods.smooth("gradients", num_samples=4) is smooth
+
+
+def test_docstrings_of_methods_made_of_others_tell_of_which():
+    smooth = ke.methods.smooth("gradients", num_samples=4)
+    own = inspect.getdoc(ke.methods.get("gradients"))
+    said = f"`smooth` of `gradients`, with num_samples=4.\n\n{own}"
+    assert smooth.__doc__ == said
+    assert said.splitlines()[0] in pydoc.plain(pydoc.render_doc(smooth))
+    nested = ke.methods.tta(smooth)
+    assert nested.__doc__ == f"`tta` of `smooth(gradients, num_samples=4)`.\n\n{said}"
+
+
+def test_copies_of_methods_made_of_others_are_the_same_objects():
+    smooth = ke.methods.smooth("gradients", num_samples=4)
+    assert copy.copy(smooth) is smooth
+    assert copy.deepcopy({"method": smooth})["method"] is smooth
 
 
 def test_exposed_models_tell_what_they_return():
