@@ -144,6 +144,11 @@ def test_arrays_are_not_printed():
     assert repr(found) == "Maximization(images=float64 (2, 8, 8, 3), trace=float64 (4, 2))"
 
 
+class _Broken:
+    def __repr__(self):
+        return "<Broken of\ntwo lines>"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -154,6 +159,14 @@ def test_arrays_are_not_printed():
         ([np.ones(2), None], "[float64 (2,), None]"),
         (keras.ops.ones((2, 3)), "float32 (2, 3)"),
         ((), "()"),
+        ([], "[]"),
+        ({}, "{}"),
+        ({"a": np.ones((9, 9)), 3: [np.mean]}, "{'a': float64 (9, 9), 3: [mean]}"),
+        ([np.ones((9, 9))] * 7, f"[{'float64 (9, 9), ' * 6}...]"),
+        (tuple(range(7)), "(0, 1, 2, 3, 4, 5, ...)"),
+        (dict.fromkeys(range(7)), f"{{{', '.join(f'{i}: None' for i in range(6))}, ...}}"),
+        (set(range(7)), "[0, 1, 2, 3, 4, 5, ...]"),
+        (_Broken(), "<Broken of two lines>"),
     ],
 )
 def test_values_are_written_short(value, text):
