@@ -49,6 +49,7 @@ from keras_explainable.engine._batching import check_shared
 from keras_explainable.engine._batching import filled
 from keras_explainable.engine._batching import is_chief
 from keras_explainable.engine._batching import multiple
+from keras_explainable.engine._batching import no_batches
 from keras_explainable.engine._batching import num_rows
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
@@ -250,6 +251,8 @@ class Explainer(keras.Model):
         if path is not None:
             return self._stored(path, dtype, source, num_batches, verbose, callbacks, shard)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
+        if not parts:
+            raise no_batches()
         if len(parts) == 1:
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
@@ -287,7 +290,10 @@ class Explainer(keras.Model):
             >>> explainer = ke.Explainer("gradcam", model).warm_up(np.ones((8, 64, 64, 3)), 0)
         """
         source = self._source(x, y, batch_size, options, self._checked_target(target))
-        self._run(next(iter(source.batches())))
+        batch = next(iter(source.batches()), None)
+        if batch is None:
+            raise no_batches()
+        self._run(batch)
         return self
 
     def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
@@ -336,18 +342,21 @@ class Explainer(keras.Model):
         progress = Progress(verbose, num_batches, counted(num_batches), self._noun)
         callbacks.on_predict_begin()
         size = source.size
-        for step, batch in self._numbered(source, num_batches, ranges, index, count):
-            callbacks.on_predict_batch_begin(step)
-            size = size or num_rows(batch)
-            # What is computed of a batch, to the bit, mustn't depend on those that came before.
-            outputs = self._run(filled(batch, size))
-            callbacks.on_predict_batch_end(step, {"outputs": outputs})
-            logits, maps = trimmed(outputs)
-            yield logits, maps
-            progress.add(len(logits), step + 1, counted(step + 1))
-            if self.stop_predicting:
-                break
-        progress.finish()
+        try:
+            for step, batch in self._numbered(source, num_batches, ranges, index, count):
+                callbacks.on_predict_batch_begin(step)
+                size = size or num_rows(batch)
+                # What is computed of a batch, to the bit, mustn't depend on those before.
+                outputs = self._run(filled(batch, size))
+                callbacks.on_predict_batch_end(step, {"outputs": outputs})
+                logits, maps = trimmed(outputs)
+                yield logits, maps
+                progress.add(len(logits), step + 1, counted(step + 1))
+                if self.stop_predicting:
+                    break
+            progress.finish()
+        finally:
+            progress.close()
         callbacks.on_predict_end()
 
     @property
@@ -509,6 +518,8 @@ class Explainer(keras.Model):
             return Slices(self._arrays(x, y, options, target), batch_size, replicas)
         check_shared(x, options, target)
         self._units(y, 1)
+        if len(x) == 0:
+            raise no_batches()
 
         def prepare(element):
             inputs, labels = element, None
@@ -593,7 +604,7 @@ class Explainer(keras.Model):
         paired = isinstance(dataset.element_spec, tuple)
         self._check_batched(dataset.element_spec[0] if paired else dataset.element_spec)
         if dataset.cardinality() == 0:
-            raise invalid("x", "a data set with at least one batch", "an empty one")
+            raise no_batches()
 
         @tf.autograph.experimental.do_not_convert
         def prepare(*element):

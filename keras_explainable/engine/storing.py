@@ -22,6 +22,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._typing import Arrays
 from keras_explainable._typing import PathLike
+from keras_explainable.engine._batching import no_batches
 
 DTYPES = ("float32", "float16", "uint8")
 SUFFIXES = (".h5", ".hdf5", ".zarr")
@@ -258,7 +259,7 @@ class Writer:
             shutil.rmtree(self._parts)
             if self._shard is not None:
                 raise invalid("shard", "no more shards than batches", self._shard)
-            raise invalid("x", "one batch at least", "none")
+            raise no_batches()
         if [*(start for start, _, _ in parts), self.num_batches] != stops:
             raise OSError(f"Parts of {self.path} are missing. The same call makes them.")
         with _replacing(self.path) as partial:

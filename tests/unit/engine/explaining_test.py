@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_explainable as ke
+from keras_explainable.engine import _progress
 from tests import zoo
 
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
@@ -467,6 +468,46 @@ def test_data_of_unknown_size_are_counted(capsys):
     assert re.match(r"5 images [━=]{20} [\d.]+ images/s", capsys.readouterr().out)
     ke.gradcam(_model(), batches.filter(lambda _: True), 0)
     assert re.match(r"5 images, [\d.]+ images/s, [\d.]+ s\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_does_not_stand_on_the_line_of_the_bar(error, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_OFTEN", 0)
+    monkeypatch.setattr(_progress.sys.stdout, "isatty", lambda: True)
+
+    def raised(batch, logs):
+        del logs
+        if batch == 2:
+            raise error
+
+    stopper = keras.callbacks.LambdaCallback()
+    stopper.on_predict_batch_begin = raised
+    with pytest.raises(error):
+        ke.gradcam(_model(), _images(8), 0, batch_size=2, callbacks=[stopper])
+    printed = capsys.readouterr().out
+    assert re.search(r"\r4/8 images [━─=-]{20} [\d.]+ images/s, [\d.]+ s left *\n$", printed)
+    assert printed.count("\n") == 1
+    ke.gradcam(_model(), _images(8), 0, batch_size=2)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.count("\r8/8") == 1
+
+
+def test_empty_data_of_unknown_size_are_refused(capsys, tmp_path):
+    def none():
+        yield from ()
+
+    specification = tf.TensorSpec((6, 6, 3))
+    dataset = tf.data.Dataset.from_generator(none, output_signature=specification).batch(8)
+    message = "`x`. Expected a data set with at least one batch. Received: an empty one"
+    for options in ({}, {"path": tmp_path / "maps.h5"}):
+        with pytest.raises(ValueError, match=message):
+            ke.gradcam(_model(), dataset, 0, **options)
+    with pytest.raises(ValueError, match=message):
+        ke.Explainer("gradcam", _model()).warm_up(dataset, 0)
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(_model(), Sequence(_images(0)), 0)
+    assert capsys.readouterr().out == ""
 
 
 def test_other_inputs_are_counted_as_samples(capsys):
