@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -98,6 +99,14 @@ class Store:
         """Tell what there is."""
         shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in self._shapes.items())
         return f"<Store of {len(self)} samples: {shapes}>"
+
+    def __iter__(self) -> NoReturn:
+        """Refuse to be unpacked: of two samples that would look like logits and maps."""
+        raise TypeError(
+            "A `Store` is neither unpacked nor gone through. Read logits and maps with "
+            "`logits, maps = store.numpy()`, some samples of them with `store[start:stop]`, or go "
+            "through batches with `store.dataset()`."
+        )
 
     def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Arrays:
         """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
