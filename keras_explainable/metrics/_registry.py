@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -220,7 +221,7 @@ def describe(category: str | None = None) -> Listing:
     Example:
         >>> import keras_explainable as ke
         >>> print(ke.metrics.describe("complexity").rows[-1].summary)
-        Measure the Gini index of a map: how unequally its magnitude is shared out
+        The Gini index of a map: how unequally its magnitude is shared out
     """
     if category is not None:
         one_of("category", category, CATEGORIES)
@@ -231,8 +232,14 @@ def describe(category: str | None = None) -> Listing:
             known = _METRICS[name]
             better = words[known.higher_is_better]
             needs = ", ".join(known.needs)
-            rows.append(Description(name, group, summary(known.function), needs, better))
+            rows.append(Description(name, group, _said(known.function), needs, better))
     return Listing(rows)
+
+
+def _said(function):
+    """Return what a metric tells, without that it does."""
+    told = re.sub(r"^(Tell|Measure) ", "", summary(function))
+    return told[:1].upper() + told[1:]
 
 
 def registration(name: str) -> Registration:
