@@ -5,6 +5,9 @@ import functools
 import keras
 import pytest
 
+# Shortcuts have the examples of their methods, which run there.
+collect_ignore = ["keras_explainable/__init__.py"]
+
 _build = functools.cache(keras.applications.MobileNetV2)
 
 

@@ -5,7 +5,6 @@ explain a saved model, or a model of `keras.applications`, and write one picture
 """
 
 import argparse
-import difflib
 import inspect
 import re
 import sys
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_explainable import methods
+from keras_explainable._checks import nearest
 
 PREPROCESSINGS = {
     "none": lambda pixels: pixels,
@@ -342,8 +342,8 @@ def find_application(name):
     constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
     found = {known.lower(): known for known in constructors}
     if name.lower() not in found:
-        near = difflib.get_close_matches(name.lower(), found, n=1)
-        hint = f"; did you mean {found[near[0]]}?" if near else ""
+        near = nearest(name, constructors)
+        hint = f"; did you mean {near}?" if near else ""
         raise CommandError(f"no saved model nor model of keras.applications named {name}{hint}")
     constructor = constructors[found[name.lower()]]
     module = constructor.__module__.rpartition(".")[-1]

@@ -1,6 +1,7 @@
 """Errors that say what was expected and what came."""
 
 import contextlib
+import difflib
 import math
 import numbers
 
@@ -60,6 +61,19 @@ def one_of(argument, value, names):
     """Raise that a value is none of some names."""
     if not isinstance(value, str) or value not in names:
         raise invalid(argument, f"one of {', '.join(names)}", repr(value))
+
+
+def nearest(name, names):
+    """Return which of some names is close to one, whatever the case of its letters, or `None`."""
+    lowered = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1)
+    return lowered[near[0]] if near else None
+
+
+def meant(name, names):
+    """Return the hint which name was meant, empty where none is close."""
+    near = nearest(name, names)
+    return f"Did you mean {near!r}?" if near else ""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import reprlib
 
 import keras
@@ -20,12 +21,21 @@ def shown(value):
         return f"{getattr(value.dtype, 'name', value.dtype)} {tuple(value.shape)}"
     if inspect.isroutine(value) or inspect.isclass(value):
         return value.__name__
+    if isinstance(value, dict):
+        return f"{{{_first(f'{shown(k)}: {shown(v)}' for k, v in value.items())}}}"
     if isinstance(value, set | frozenset):
-        return repr(sorted(value, key=str))
-    if isinstance(value, list | tuple) and 0 < len(value) <= 6:
+        return shown(sorted(value, key=str))
+    if isinstance(value, list | tuple):
         ends = "[]" if isinstance(value, list) else ("(", ",)" if len(value) == 1 else ")")
-        return f"{ends[0]}{', '.join(map(shown, value))}{ends[1]}"
-    return _SHORT.repr(value)
+        return f"{ends[0]}{_first(map(shown, value))}{ends[1]}"
+    # What others write may have several lines.
+    return " ".join(_SHORT.repr(value).split("\n"))
+
+
+def _first(texts, count=6):
+    """Join the first texts, and tell that there are more."""
+    texts = list(itertools.islice(texts, count + 1))
+    return ", ".join([*texts[:count], *["..."] * (len(texts) > count)])
 
 
 def made(name, options, *first):

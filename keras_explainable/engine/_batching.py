@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._identity import digest
@@ -135,9 +136,17 @@ class Streamed:
 
     def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""
-        batch = keras.tree.map_structure(np.asarray, next(self.batches()))
+        batch = next(self.batches(), None)
+        if batch is None:
+            raise no_batches()
+        batch = keras.tree.map_structure(np.asarray, batch)
         self.size = num_rows(batch)
         return [self.num_batches, digest(batch, 32)]
+
+
+def no_batches():
+    """Return the error that data have no batch."""
+    return invalid("x", "a data set with at least one batch", "an empty one")
 
 
 def check_shared(source, options, target):

@@ -34,6 +34,7 @@ class Progress:
         self._batches, self._samples = 0, 0
         self._place = self._done = 0
         self._length = 0
+        self._is_open = False
 
     def add(self, rows, place, done=None):
         """Note a batch that was computed.
@@ -48,14 +49,23 @@ class Progress:
         self._batches, self._samples = self._batches + 1, self._samples + rows
         self._place, self._done = place, self._samples if done is None else done
         interval = _OFTEN if self._is_screen else _SELDOM
-        if self._is_shown and self._is_bar and now - self._looked >= interval:
+        # What is said when all are done, the last line says.
+        is_going_on = self._num_batches is None or place < self._num_batches
+        if self._is_shown and self._is_bar and is_going_on and now - self._looked >= interval:
             self._looked = now
             self._write(self._left(), is_last=False)
 
     def finish(self):
-        """Write the last line."""
-        if self._is_shown:
+        """Write the last line, if anything was done."""
+        if self._is_shown and self._batches:
             self._write([_duration(time.monotonic() - self._start)], is_last=True)
+
+    def close(self):
+        """End the line that is written over, so that what comes next has its own."""
+        if self._is_open:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            self._is_open = False
 
     def _span(self):
         """Return the batches, samples and seconds that tell the speed.
@@ -85,7 +95,8 @@ class Progress:
         if self._is_screen:
             # What is left of a longer line is written over, too.
             text, self._length = "\r" + text.ljust(self._length), len(text)
-        sys.stdout.write(text if self._is_screen and not is_last else f"{text}\n")
+        self._is_open = self._is_screen and not is_last
+        sys.stdout.write(text if self._is_open else f"{text}\n")
         sys.stdout.flush()
 
 
@@ -102,8 +113,8 @@ def _digits(number):
 
 def _duration(seconds):
     """Write seconds, in hours and minutes where there are any."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

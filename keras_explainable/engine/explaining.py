@@ -22,6 +22,7 @@ from keras_explainable import _showing
 from keras_explainable import filters
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import renamed
 from keras_explainable._identity import described
@@ -48,6 +49,7 @@ from keras_explainable.engine._batching import check_shared
 from keras_explainable.engine._batching import filled
 from keras_explainable.engine._batching import is_chief
 from keras_explainable.engine._batching import multiple
+from keras_explainable.engine._batching import no_batches
 from keras_explainable.engine._batching import num_rows
 from keras_explainable.engine._batching import shared_out
 from keras_explainable.engine._batching import trimmed
@@ -249,6 +251,8 @@ class Explainer(keras.Model):
         if path is not None:
             return self._stored(path, dtype, source, num_batches, verbose, callbacks, shard)
         parts = list(self._explained(source, num_batches, verbose, callbacks))
+        if not parts:
+            raise no_batches()
         if len(parts) == 1:
             return parts[0]
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
@@ -286,7 +290,10 @@ class Explainer(keras.Model):
             >>> explainer = ke.Explainer("gradcam", model).warm_up(np.ones((8, 64, 64, 3)), 0)
         """
         source = self._source(x, y, batch_size, options, self._checked_target(target))
-        self._run(next(iter(source.batches())))
+        batch = next(iter(source.batches()), None)
+        if batch is None:
+            raise no_batches()
+        self._run(batch)
         return self
 
     def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
@@ -335,18 +342,21 @@ class Explainer(keras.Model):
         progress = Progress(verbose, num_batches, counted(num_batches), self._noun)
         callbacks.on_predict_begin()
         size = source.size
-        for step, batch in self._numbered(source, num_batches, ranges, index, count):
-            callbacks.on_predict_batch_begin(step)
-            size = size or num_rows(batch)
-            # What is computed of a batch, to the bit, mustn't depend on those that came before.
-            outputs = self._run(filled(batch, size))
-            callbacks.on_predict_batch_end(step, {"outputs": outputs})
-            logits, maps = trimmed(outputs)
-            yield logits, maps
-            progress.add(len(logits), step + 1, counted(step + 1))
-            if self.stop_predicting:
-                break
-        progress.finish()
+        try:
+            for step, batch in self._numbered(source, num_batches, ranges, index, count):
+                callbacks.on_predict_batch_begin(step)
+                size = size or num_rows(batch)
+                # What is computed of a batch, to the bit, mustn't depend on those before.
+                outputs = self._run(filled(batch, size))
+                callbacks.on_predict_batch_end(step, {"outputs": outputs})
+                logits, maps = trimmed(outputs)
+                yield logits, maps
+                progress.add(len(logits), step + 1, counted(step + 1))
+                if self.stop_predicting:
+                    break
+            progress.finish()
+        finally:
+            progress.close()
         callbacks.on_predict_end()
 
     @property
@@ -508,6 +518,8 @@ class Explainer(keras.Model):
             return Slices(self._arrays(x, y, options, target), batch_size, replicas)
         check_shared(x, options, target)
         self._units(y, 1)
+        if len(x) == 0:
+            raise no_batches()
 
         def prepare(element):
             inputs, labels = element, None
@@ -560,6 +572,14 @@ class Explainer(keras.Model):
                 raise invalid("y", '`None`, an integer, integers or "argmax"', repr(y))
             return {"argmax": np.zeros((num_samples,), bool)}
         y = np.asarray(y)
+        is_per_unit = y.ndim == 2 and y.shape[1] == self.num_units > 1 and y.dtype.kind in "biuf"
+        if is_per_unit and set(np.unique(y)) <= {0, 1}:
+            hint = "For a multi-hot array pass `y=None`, which explains every unit."
+            is_one_hot = (y.sum(axis=1) == 1).all()
+            if is_one_hot:
+                hint = "Pass `y.argmax(-1)` for one unit of each sample, or `None` for every unit."
+            received = f"a {'one' if is_one_hot else 'multi'}-hot array of type {y.dtype}"
+            raise invalid("y", "indices of units", received, hint)
         if not np.issubdtype(y.dtype, np.integer):
             expected = '`None`, an integer, integers or "argmax"'
             raise TypeError(str(invalid("y", expected, f"values of type {y.dtype}")))
@@ -568,16 +588,12 @@ class Explainer(keras.Model):
         if y.ndim > 2 or len(y) != num_samples:
             expected = f"units for each of the {num_samples} samples, `({num_samples},)` or "
             raise invalid("y", f"{expected}`({num_samples}, n)`", f"shape {y.shape}")
-        if y.ndim == 2 and y.shape[1] == self.num_units > 1 and set(np.unique(y)) <= {0, 1}:
-            hint = "For a multi-hot array pass `y=None`, which explains every unit."
-            raise invalid("y", "indices of units", "a multi-hot array", hint)
         if y.size == 0 or y.min() < 0 or y.max() >= self.num_units:
             expected = (
                 f"indices from 0 to {self.num_units - 1}: the output has {self.num_units} units"
             )
-            raise invalid(
-                "y", expected, f"{y.min()} to {y.max()}" if y.size else f"shape {y.shape}"
-            )
+            received = " to ".join(map(str, dict.fromkeys((y.min(), y.max())))) if y.size else ""
+            raise invalid("y", expected, received or f"shape {y.shape}")
         return {"indices": y.astype("int32")[:, None] if y.ndim == 1 else y.astype("int32")}
 
     def _dataset(self, dataset, y, options, target):
@@ -588,7 +604,7 @@ class Explainer(keras.Model):
         paired = isinstance(dataset.element_spec, tuple)
         self._check_batched(dataset.element_spec[0] if paired else dataset.element_spec)
         if dataset.cardinality() == 0:
-            raise invalid("x", "a data set with at least one batch", "an empty one")
+            raise no_batches()
 
         @tf.autograph.experimental.do_not_convert
         def prepare(*element):
@@ -617,14 +633,17 @@ class Explainer(keras.Model):
     def _checked(self, labels):
         """Check the units that a data set yields."""
         hint = "Drop other labels with `dataset.map(lambda x, y: x)`, or pass `y`."
+        is_array = isinstance(labels, tf.Tensor) and labels.shape.rank == 2
+        if is_array and labels.shape[1] == self.num_units > 1:
+            one_hot = "Make indices of one-hot labels with `tf.argmax(y, -1)`."
+            expected = "indices of units"
+            raise invalid("x", expected, "one label per unit in the data set", f"{one_hot} {hint}")
         if not isinstance(labels, tf.Tensor) or not labels.dtype.is_integer:
             found = labels.dtype.name if isinstance(labels, tf.Tensor) else type(labels).__name__
             raise invalid("x", "integer labels in the data set", found, hint)
         if labels.shape.rank not in (1, 2):
             expected = "labels of shape (batch,) or (batch, n) in the data set"
             raise invalid("x", expected, tuple(labels.shape), hint)
-        if labels.shape.rank == 2 and labels.shape[1] == self.num_units > 1:
-            raise invalid("x", "indices of units", "one label per unit in the data set", hint)
         message = (
             f"The output has {self.num_units} units: labels go from 0 to {self.num_units - 1}."
         )
@@ -841,12 +860,14 @@ def _check_options(registration, options):
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in registration.options]
+    shared = set(inspect.signature(explain).parameters) - {"options"}
     for name in options:
         if name not in known:
-            raise TypeError(
+            said = (
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
+            raise TypeError(f"{said} {meant(name, [*known, *sorted(shared)])}".rstrip())
 
 
 def _checked_shard(shard, path):

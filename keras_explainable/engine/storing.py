@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -22,6 +23,7 @@ from keras_explainable._checks import invalid
 from keras_explainable._checks import one_of
 from keras_explainable._typing import Arrays
 from keras_explainable._typing import PathLike
+from keras_explainable.engine._batching import no_batches
 
 DTYPES = ("float32", "float16", "uint8")
 SUFFIXES = (".h5", ".hdf5", ".zarr")
@@ -97,6 +99,14 @@ class Store:
         """Tell what there is."""
         shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in self._shapes.items())
         return f"<Store of {len(self)} samples: {shapes}>"
+
+    def __iter__(self) -> NoReturn:
+        """Refuse to be unpacked: of two samples that would look like logits and maps."""
+        raise TypeError(
+            "A `Store` is neither unpacked nor gone through. Read logits and maps with "
+            "`logits, maps = store.numpy()`, some samples of them with `store[start:stop]`, or go "
+            "through batches with `store.dataset()`."
+        )
 
     def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Arrays:
         """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
@@ -258,7 +268,7 @@ class Writer:
             shutil.rmtree(self._parts)
             if self._shard is not None:
                 raise invalid("shard", "no more shards than batches", self._shard)
-            raise invalid("x", "one batch at least", "none")
+            raise no_batches()
         if [*(start for start, _, _ in parts), self.num_batches] != stops:
             raise OSError(f"Parts of {self.path} are missing. The same call makes them.")
         with _replacing(self.path) as partial:

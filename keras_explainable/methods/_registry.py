@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -16,7 +15,9 @@ import keras
 from keras_explainable import _showing
 from keras_explainable import inspection
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import nearest
 from keras_explainable._checks import one_of
 from keras_explainable._tables import Listing
 from keras_explainable._tables import summary
@@ -209,6 +210,12 @@ class _Made:
     def __repr__(self):
         return self._said
 
+    def __copy__(self):
+        return self  # As of a function: it is what compiled steps are found by.
+
+    def __deepcopy__(self, _):
+        return self
+
 
 def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Function]:
     """Register a function `(method, *, ...) -> method` as a meta method.
@@ -235,6 +242,7 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             expose = getattr(explain, "expose", known.expose)
             said = _showing.made(function.__name__, options, _showing.shown(method))
             explain = functools.wraps(method)(_Made(explain, said))
+            explain.__doc__ = _made_of(function.__name__, method, options)
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
             explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
@@ -261,6 +269,13 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
         return wrap
 
     return register
+
+
+def _made_of(name, method, options):
+    """Return the docstring of what a meta method makes of a method."""
+    settings = ", ".join(f"{option}={_showing.shown(value)}" for option, value in options.items())
+    begun = f"`{name}` of `{_showing.shown(method)}`{settings and ', with '}{settings}."
+    return f"{begun}\n\n{inspect.cleandoc(method.__doc__ or '')}".rstrip()
 
 
 def names() -> tuple[str, ...]:
@@ -353,7 +368,8 @@ def get_meta(name: str) -> Callable:
         ValueError: if no meta method has that name.
     """
     if name not in _META_METHODS:
-        raise invalid("name", f"one of {', '.join(meta_names())}", repr(name))
+        hint = meant(name, _META_METHODS)
+        raise invalid("name", f"one of {', '.join(meta_names())}", repr(name), hint)
     return _META_METHODS[name]
 
 
@@ -390,8 +406,11 @@ def registration(identifier: Method) -> Registration:
     identifier = getattr(identifier, "shortcut_of", identifier)
     if isinstance(identifier, str):
         if identifier not in _METHODS:
-            near = difflib.get_close_matches(identifier, _METHODS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else ""
+            near = nearest(identifier, [*_METHODS, *_META_METHODS])
+            hint = meant(identifier, _METHODS)
+            if near in _META_METHODS:
+                example = f'`ke.methods.{near}("gradcam")`'
+                hint = f"{near!r} is a meta method, which makes a method of another: {example}."
             raise invalid("method", f"one of {', '.join(names())}", repr(identifier), hint)
         return _METHODS[identifier]
     if inspect.ismodule(identifier):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from keras_explainable import _showing
 from keras_explainable._checks import invalid
+from keras_explainable._checks import meant
 from keras_explainable._checks import one_of
 from keras_explainable._tables import Listing
 from keras_explainable._tables import summary
@@ -112,10 +113,11 @@ class Registration(NamedTuple):
         known = [parameter.name for parameter in self.options]
         for name in options:
             if name not in known:
-                raise TypeError(
+                said = (
                     f"The metric {self.name!r} got an unknown option {name!r}. "
                     f"Its options are: {', '.join(known) or 'none'}."
                 )
+                raise TypeError(f"{said} {meant(name, known)}".rstrip())
 
 
 _METRICS: dict[str, Registration] = {}
@@ -219,7 +221,7 @@ def describe(category: str | None = None) -> Listing:
     Example:
         >>> import keras_explainable as ke
         >>> print(ke.metrics.describe("complexity").rows[-1].summary)
-        Measure the Gini index of a map: how unequally its magnitude is shared out
+        The Gini index of a map: how unequally its magnitude is shared out
     """
     if category is not None:
         one_of("category", category, CATEGORIES)
@@ -230,8 +232,14 @@ def describe(category: str | None = None) -> Listing:
             known = _METRICS[name]
             better = words[known.higher_is_better]
             needs = ", ".join(known.needs)
-            rows.append(Description(name, group, summary(known.function), needs, better))
+            rows.append(Description(name, group, _said(known.function), needs, better))
     return Listing(rows)
+
+
+def _said(function):
+    """Return what a metric tells, without that it does."""
+    told = re.sub(r"^(Tell|Measure) ", "", summary(function))
+    return told[:1].upper() + told[1:]
 
 
 def registration(name: str) -> Registration:
@@ -247,8 +255,7 @@ def registration(name: str) -> Registration:
         ValueError: if no metric has that name.
     """
     if not isinstance(name, str) or name not in _METRICS:
-        near = difflib.get_close_matches(str(name), _METRICS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else ""
+        hint = meant(name, _METRICS)
         raise invalid("metric", f"one of {', '.join(names())}", repr(name), hint)
     return _METRICS[name]
 

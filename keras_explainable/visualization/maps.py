@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
 from keras_explainable._typing import Array
@@ -339,7 +340,7 @@ def _finite_map(argument, map):
 def _check_maps(maps, num_images):
     """Return the maps, {method: [[map, …], …]}, and the number of maps of each image."""
     if not isinstance(maps, dict) or not maps:
-        raise invalid("maps", "a dictionary {method name: maps}", maps)
+        raise invalid("maps", "a dictionary {method name: maps}", _showing.shown(maps))
     checked = {}
     for name, values in maps.items():
         if len(values) != num_images:

@@ -1,6 +1,9 @@
 """What objects print is a line that says what they are."""
 
+import copy
 import functools
+import inspect
+import pydoc
 import re
 
 import keras
@@ -60,6 +63,22 @@ def test_methods_made_of_others_tell_of_which():
     # The name, which labels tables, is short.
     assert nested.__name__ == "tta(smooth(gradcam))"
     assert ke.methods.smooth("gradients", num_samples=4) is smooth
+
+
+def test_docstrings_of_methods_made_of_others_tell_of_which():
+    smooth = ke.methods.smooth("gradients", num_samples=4)
+    own = inspect.getdoc(ke.methods.get("gradients"))
+    said = f"`smooth` of `gradients`, with num_samples=4.\n\n{own}"
+    assert smooth.__doc__ == said
+    assert said.splitlines()[0] in pydoc.plain(pydoc.render_doc(smooth))
+    nested = ke.methods.tta(smooth)
+    assert nested.__doc__ == f"`tta` of `smooth(gradients, num_samples=4)`.\n\n{said}"
+
+
+def test_copies_of_methods_made_of_others_are_the_same_objects():
+    smooth = ke.methods.smooth("gradients", num_samples=4)
+    assert copy.copy(smooth) is smooth
+    assert copy.deepcopy({"method": smooth})["method"] is smooth
 
 
 def test_exposed_models_tell_what_they_return():
@@ -125,6 +144,11 @@ def test_arrays_are_not_printed():
     assert repr(found) == "Maximization(images=float64 (2, 8, 8, 3), trace=float64 (4, 2))"
 
 
+class _Broken:
+    def __repr__(self):
+        return "<Broken of\ntwo lines>"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -135,6 +159,14 @@ def test_arrays_are_not_printed():
         ([np.ones(2), None], "[float64 (2,), None]"),
         (keras.ops.ones((2, 3)), "float32 (2, 3)"),
         ((), "()"),
+        ([], "[]"),
+        ({}, "{}"),
+        ({"a": np.ones((9, 9)), 3: [np.mean]}, "{'a': float64 (9, 9), 3: [mean]}"),
+        ([np.ones((9, 9))] * 7, f"[{'float64 (9, 9), ' * 6}...]"),
+        (tuple(range(7)), "(0, 1, 2, 3, 4, 5, ...)"),
+        (dict.fromkeys(range(7)), f"{{{', '.join(f'{i}: None' for i in range(6))}, ...}}"),
+        (set(range(7)), "[0, 1, 2, 3, 4, 5, ...]"),
+        (_Broken(), "<Broken of two lines>"),
     ],
 )
 def test_values_are_written_short(value, text):

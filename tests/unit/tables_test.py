@@ -40,10 +40,13 @@ def test_every_metric_has_a_line():
     rows = {row.name: row for row in METRICS}
     assert rows["pointing_game"][1:] == (
         "localization",
-        "Tell whether the highest position of a map is on the object, or near it",
+        "Whether the highest position of a map is on the object, or near it",
         "masks",
         "higher",
     )
+    assert rows["complexity"].summary.startswith("The entropy of a map, ")
+    assert {row.summary.split()[0] for row in METRICS}.isdisjoint({"Tell", "Measure"})
+    assert all(row.summary[0].isupper() for row in METRICS)
 
 
 @pytest.mark.parametrize("listing", [METHODS, METRICS])

@@ -281,6 +281,7 @@ def test_overlay_says_what_is_wrong(arguments, message):
     ("arguments", "message"),
     [
         ({"maps": {}}, "`maps`.*Received: {}"),
+        ({"maps": np.ones((2, 2, 2))}, r"`maps`.*Received: float64 \(2, 2, 2\)$"),
         ({"maps": {"m": np.ones((3, 2, 2))}}, r"`maps\['m'\]`.*2 images.*Received: 3 maps"),
         ({"maps": {"m": np.ones((2, 2))}}, r"`maps\['m'\]`.*Received: an array of shape \(2,\)"),
         (

@@ -1,6 +1,8 @@
 import gc
 import inspect
+import pickle
 import re
+import sys
 import weakref
 
 import keras
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_explainable as ke
+from keras_explainable.engine import _progress
 from tests import zoo
 
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
@@ -467,6 +470,46 @@ def test_data_of_unknown_size_are_counted(capsys):
     assert re.match(r"5 images, [\d.]+ images/s, [\d.]+ s\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_does_not_stand_on_the_line_of_the_bar(error, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_OFTEN", 0)
+    monkeypatch.setattr(_progress.sys.stdout, "isatty", lambda: True)
+
+    def raised(batch, logs):
+        del logs
+        if batch == 2:
+            raise error
+
+    stopper = keras.callbacks.LambdaCallback()
+    stopper.on_predict_batch_begin = raised
+    with pytest.raises(error):
+        ke.gradcam(_model(), _images(8), 0, batch_size=2, callbacks=[stopper])
+    printed = capsys.readouterr().out
+    assert re.search(r"\r4/8 images [━─=-]{20} [\d.]+ images/s, [\d.]+ s left *\n$", printed)
+    assert printed.count("\n") == 1
+    ke.gradcam(_model(), _images(8), 0, batch_size=2)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.count("\r8/8") == 1
+
+
+def test_empty_data_of_unknown_size_are_refused(capsys, tmp_path):
+    def none():
+        yield from ()
+
+    specification = tf.TensorSpec((6, 6, 3))
+    dataset = tf.data.Dataset.from_generator(none, output_signature=specification).batch(8)
+    message = "`x`. Expected a data set with at least one batch. Received: an empty one"
+    for options in ({}, {"path": tmp_path / "maps.h5"}):
+        with pytest.raises(ValueError, match=message):
+            ke.gradcam(_model(), dataset, 0, **options)
+    with pytest.raises(ValueError, match=message):
+        ke.Explainer("gradcam", _model()).warm_up(dataset, 0)
+    with pytest.raises(ValueError, match=message):
+        ke.gradcam(_model(), Sequence(_images(0)), 0)
+    assert capsys.readouterr().out == ""
+
+
 def test_other_inputs_are_counted_as_samples(capsys):
     signal = keras.Sequential(
         [
@@ -510,15 +553,71 @@ def test_shortcuts_show_the_options_of_their_method():
     assert "MinMax-CAM" in ke.minmaxcam.__doc__
 
 
+@pytest.mark.parametrize("name", ke.methods.names())
+def test_shortcuts_document_what_they_take_and_return(name):
+    shortcut, method = getattr(ke, name), ke.methods.get(name)
+    text = shortcut.__doc__
+    titles = [f"\n\n{title}:\n" for title in ("Args", "Returns", "Raises", "References", "Example")]
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places)
+    assert [text.count(title) for title in titles] == [1] * len(titles)
+    begun = text[: places[0]]
+    assert begun.startswith(inspect.getdoc(method).split("\n\nArgs:\n")[0])
+    assert f'`ke.explain("{name}", ' in begun
+    arguments = text[places[0] : places[1]]
+    names = re.findall(r"^    (\w+(?:,\s+\w+)*):", arguments, re.MULTILINE)
+    assert re.split(r",\s+", ", ".join(names)) == _documented_order(shortcut, method)
+    assert "raw" not in text[places[1] : places[2]]
+    assert text.endswith(inspect.getdoc(method).split("\n\nExample:\n")[1])
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def _documented_order(shortcut, method):
+    """Return the parameters of a shortcut, those of its method before those of `explain`."""
+    own = [parameter.name for parameter in ke.methods.registration(method).options]
+    first, rest = np.split(list(inspect.signature(shortcut).parameters), [3])
+    return [*first, *own, *(parameter for parameter in rest if parameter not in own)]
+
+
+def test_a_shortcut_of_a_method_without_a_docstring_tells_the_arguments(monkeypatch):
+    registry = sys.modules[ke.methods.names.__module__]
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+    @ke.methods.explaining_method(family="cam", postprocessing=None)
+    def own(model, inputs, indices=None, *, power=2):
+        return model(inputs), indices, power
+
+    text = ke.engine.shortcut("own").__doc__
+    assert text.startswith(
+        'Shortcut of `ke.explain("own", model, x, y, ...)`.\n\nArgs:\n    model:'
+    )
+    assert "unfiltered" in text
+    assert "References" not in text
+
+
+@pytest.mark.parametrize("name", ke.methods.names())
+def test_shortcuts_can_be_pickled(name):
+    shortcut = getattr(ke, name)
+    assert pickle.loads(pickle.dumps(shortcut)) is shortcut
+    assert shortcut.__module__ == "keras_explainable"
+
+
 BAD = [
-    ({"y": 5}, ValueError, r"`y`.*0 to 4.*5 units.*Received: 5 to 5"),
-    ({"y": -1}, ValueError, r"Received: -1 to -1"),
+    ({"y": 5}, ValueError, r"`y`.*0 to 4.*5 units.*Received: 5$"),
+    ({"y": -1}, ValueError, r"Received: -1$"),
+    ({"y": [7] * 3}, ValueError, r"Received: 7$"),
+    ({"y": [1, 9, 7]}, ValueError, r"Received: 1 to 9$"),
+    ({"y": np.zeros((3, 0), int)}, ValueError, r"Received: shape \(3, 0\)"),
     ({"y": [1, 2]}, ValueError, r"`y`.*3 samples.*shape \(2,\)"),
     ({"y": np.zeros((3, 1, 1), int)}, ValueError, r"shape \(3, 1, 1\)"),
     ({"y": "top"}, ValueError, "'top'"),
     ({"y": [0.5, 1, 2]}, TypeError, "float64"),
     ({"y": True}, TypeError, "bool"),
-    ({"y": np.eye(3, 5, dtype=int)}, ValueError, "multi-hot"),
+    ({"y": np.eye(3, 5, dtype=int)}, ValueError, r"a one-hot array of type int64.*argmax\(-1\)"),
+    ({"y": np.eye(3, 5)}, ValueError, r"a one-hot array of type float64.*`y.argmax\(-1\)`"),
+    ({"y": np.tri(3, 5)}, ValueError, "a multi-hot array of type float64.*`y=None`"),
+    ({"y": np.tri(3, 5, dtype=bool)}, ValueError, "a multi-hot array of type bool.*`y=None`"),
+    ({"y": np.full((3, 5), 0.5)}, TypeError, "float64"),
     ({"x": zoo.IMAGES[0]}, ValueError, r"`x`.*\(6, 6, 3\).*x\[None\]"),
     ({"x": zoo.IMAGES[..., :1]}, ValueError, r"\(None, 6, 6, 3\).*Received: \(3, 6, 6, 1\)"),
     ({"x": zoo.IMAGES[:0]}, ValueError, r"at least one.*Received: \[0\] samples"),
@@ -537,7 +636,9 @@ BAD = [
     ({"method": "gradcamm"}, ValueError, "Did you mean 'gradcam'"),
     ({"method": 7}, TypeError, "`method`"),
     ({"reduction": "max"}, TypeError, "'gradcam'.*'reduction'.*are: fusion"),
-    ({"method": "cam", "reduction": "max"}, TypeError, "'cam'.*'reduction'.*none"),
+    ({"method": "cam", "reduction": "max"}, TypeError, r"'cam'.*'reduction'.*none\.$"),
+    ({"batchsize": 3}, TypeError, r"'batchsize'.*are: fusion\. Did you mean 'batch_size'\?$"),
+    ({"Fusions": "max"}, TypeError, r"'Fusions'.*Did you mean 'fusion'\?$"),
     ({"method": "gradients", "layer": "conv"}, ValueError, "takes|explains the input"),
     ({"method": "gradients", "reduction": "median"}, ValueError, "'median'"),
     ({"method": "minmaxcam", "detections": np.ones((2, 5))}, ValueError, r"3 samples.*\(2, 5\)"),
@@ -556,7 +657,8 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_labels_of_a_dataset_are_checked():
     images = _images(2)
     for labels, message in (
-        (np.eye(2, 5), "float64"),
+        (np.full((2,), 0.5), "float64"),
+        (np.eye(2, 5), r"one label per unit.*tf.argmax\(y, -1\)"),
         (np.eye(2, 5, dtype=int), "one label per unit"),
         (np.zeros((2, 1, 1), int), "shape"),
     ):

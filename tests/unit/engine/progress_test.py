@@ -48,7 +48,6 @@ def test_bar_tells_what_is_done_and_what_is_left(shown):
         " 8/32 images ━━━━━─────────────── 0.8 images/s, 30 s left",
         "16/32 images ━━━━━━━━━━────────── 16 images/s, 1.0 s left",
         "24/32 images ━━━━━━━━━━━━━━━───── 16 images/s, 0.5 s left",
-        "32/32 images ━━━━━━━━━━━━━━━━━━━━ 16 images/s, 0.0 s left",
         "32/32 images ━━━━━━━━━━━━━━━━━━━━ 16 images/s, 12 s      \n",
     ]
 
@@ -100,7 +99,16 @@ def test_characters_are_those_that_the_output_has(shown, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.9, "9.9 s"), (59, "59 s"), (61, "1:01"), (3723, "1:02:03")],
+    [
+        (0.04, "0.0 s"),
+        (9.9, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00"),
+        (61, "1:01"),
+        (3599.6, "1:00:00"),
+        (3723, "1:02:03"),
+    ],
 )
 def test_durations(seconds, text):
     assert _progress._duration(seconds) == text

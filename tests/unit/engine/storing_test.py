@@ -670,3 +670,12 @@ def test_a_killed_process_goes_on_to_the_very_same_store(tmp_path):
     model.add(layers.Dense(2))
     images = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
     equal(ke.Store(path).numpy(), ke.gradcam(model, images, batch_size=5, verbose=0))
+
+
+def test_stores_are_not_unpacked_as_if_they_were_logits_and_maps(model, path):
+    store = ke.gradcam(model, IMAGES[:2], path=path, **QUIET)
+    assert len(store) == 2
+    with pytest.raises(TypeError, match=r"`logits, maps = store.numpy\(\)`.*`store.dataset\(\)`"):
+        logits, maps = store
+    logits, maps = store.numpy()
+    assert len(logits) == len(maps) == 2

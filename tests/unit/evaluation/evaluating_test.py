@@ -458,7 +458,7 @@ def test_files_tell_methods_and_data_sets_apart(case, tmp_path):
         ({"masks": np.zeros((7, 5, 6, 4))}, ValueError, r"Received: shape \(7, 5, 6, 4\)"),
         ({"masks": np.zeros((7, 6, 6, 3))}, ValueError, r"Received: shape \(7, 6, 6, 3\)"),
         ({"masks": np.full((7, 6, 6, 4), 7)}, ValueError, "Received: 7"),
-        ({"y": [4] * 7}, ValueError, "indices from 0 to 3.*Received: 4 to 4"),
+        ({"y": [4] * 7}, ValueError, "indices from 0 to 3.*Received: 4$"),
         ({"y": [0] * 6}, ValueError, r"Received: shape \(6,\)"),
         ({"x": np.zeros((7, 6, 6, 2))}, ValueError, r"`x`. Expected shape"),
         ({"layer": "third"}, ValueError, "third"),

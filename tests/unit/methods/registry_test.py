@@ -62,5 +62,23 @@ def test_a_new_method_is_found_by_name(monkeypatch):
 def test_an_unknown_method_is_named():
     with pytest.raises(ValueError, match=r"cam, d_minmaxcam.*'grad-cam'.*Did you mean 'gradcam'"):
         ke.methods.get("grad-cam")
+    for name in ("GradCAM", "Grad-CAM"):
+        with pytest.raises(ValueError, match=f"Received: '{name}'. Did you mean 'gradcam'"):
+            ke.methods.get(name)
+    with pytest.raises(ValueError, match=r"'nothing like it'$"):
+        ke.methods.get("nothing like it")
     with pytest.raises(AttributeError, match="'lime'"):
         ke.methods.lime  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["smooth", "SmoothGrad", "tta"])
+def test_a_meta_method_is_no_method_and_the_error_says_how_to_make_one(name):
+    meta = "smooth" if name != "tta" else name
+    message = f"'{meta}' is a meta method.*`ke.methods.{meta}\\(\"gradcam\"\\)`"
+    with pytest.raises(ValueError, match=message):
+        ke.methods.get(name)
+
+
+def test_an_unknown_meta_method_is_named():
+    with pytest.raises(ValueError, match="guided, smooth.*'Smooth'. Did you mean 'smooth'"):
+        ke.methods.get_meta("Smooth")

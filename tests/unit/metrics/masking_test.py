@@ -345,6 +345,8 @@ def test_wrong_types_are_named(case):
         ke.metrics.average_drop(model, x, maps, [0.5] * 5)
     with pytest.raises(TypeError, match="unknown option 'other'"):
         ke.metrics.AverageDrop(other=1)
+    with pytest.raises(TypeError, match=r"'numsteps'.*Did you mean 'num_steps'\?$"):
+        ke.metrics.Insertion(numsteps=3)
     with pytest.raises(ValueError, match="Did you mean 'average_drop'"):
         ke.metrics.get("average_dorp")
     with pytest.raises(TypeError, match="Received: 3"):
