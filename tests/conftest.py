@@ -1,16 +1,13 @@
 """What all tests share: two logical devices, fixed seeds, and the data beside the project."""
 
-import gc
 import importlib.util
 import os
-import random
 from pathlib import Path
 
 import keras
 import matplotlib
 import pytest
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from keras_explainable import demo
 
@@ -20,7 +17,6 @@ tf.config.set_logical_device_configuration(
 )
 
 SHARED = Path(__file__).parents[2] / "shared"
-SEED = 7
 
 
 def script(name):
@@ -39,28 +35,9 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=reduction)
 
 
-def pytest_collection_finish():
-    """Look for garbage less often, and not among what the packages imported keep for good."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-
-
-def _is_seeded():
-    """Tell whether TensorFlow would draw as it does after it was seeded."""
-    if context.global_seed() != SEED:
-        return False
-    return context.context()._rng.getstate() == random.Random(SEED).getstate()
-
-
 @pytest.fixture(autouse=True)
 def _seed():
-    with pytest.MonkeyPatch.context() as patch:
-        if (
-            _is_seeded()
-        ):  # Seeding it again would drop all kernels, which every test would make anew.
-            patch.setattr(tf.random, "set_seed", lambda _: None)
-        keras.utils.set_random_seed(SEED)
+    keras.utils.set_random_seed(7)
 
 
 @pytest.fixture(scope="session")
