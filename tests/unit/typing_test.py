@@ -195,7 +195,7 @@ def test_the_package_says_that_it_is_typed():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
     assert settings["options.package_data"]["keras_explainable"] == "py.typed"
-    assert (ROOT / "keras_explainable" / "py.typed").exists()
+    assert Path(ke.__file__).with_name("py.typed").exists()
 
 
 def test_a_checker_sees_the_types_in_code_of_a_user(tmp_path):

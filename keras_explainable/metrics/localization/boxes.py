@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from scipy import ndimage
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import number
@@ -131,6 +130,8 @@ def extract_boxes(maps: ArrayLike, fraction: float = 0.2) -> np.ndarray:
 
 def _drawn(maps, fraction):
     """Return boxes `(batch, n, 4)` of arrays `(batch, n, height, width)`."""
+    from scipy import ndimage
+
     rows = maps.reshape(-1, *maps.shape[2:])
     highest = rows.max(axis=(1, 2), keepdims=True)
     parts, count = ndimage.label((rows >= fraction * highest) & (rows > 0), _NEIGHBOURS)

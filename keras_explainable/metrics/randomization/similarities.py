@@ -1,7 +1,6 @@
 """How alike two maps are."""
 
 import numpy as np
-import scipy
 import tensorflow as tf
 
 from keras_explainable import filters
@@ -76,7 +75,9 @@ def centred_ranks(maps):
     if not np.isfinite(maps).all():
         raise ValueError("Maps have values that are not finite.")
     # Imported when it is first used, as it takes half a second.
-    return scipy.stats.rankdata(maps, axis=1) - (maps.shape[1] + 1) / 2
+    from scipy import stats
+
+    return stats.rankdata(maps, axis=1) - (maps.shape[1] + 1) / 2
 
 
 def correlations(rows, others):
