@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -129,29 +130,31 @@ def _doc(known):
     return f"{text}\n\nReturns float32 values, one per {rows}.\n{_RETURN_WEIGHTS}"
 
 
-def _shared(
-    model: keras.Model,
-    x: Inputs,
-    maps: ArrayLike,
-    indices: Units = None,
-    explain: Callable | None = None,
-    *,
-    masks: ArrayLike,
-    boxes: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    fixations: ArrayLike,
-    logits: ArrayLike | None = None,
-    detections: ArrayLike | None = None,
-    output: Output = None,
-    batch_size: int = 32,
-    return_weights: bool = False,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """State the types of what users pass to metrics, whose functions get tensors."""
-    raise NotImplementedError
+class _Shared(Protocol):
+    """States the types of what users pass to metrics, whose functions get tensors."""
+
+    def __call__(
+        self,
+        model: keras.Model,
+        x: Inputs,
+        maps: ArrayLike,
+        indices: Units = None,
+        explain: Callable | None = None,
+        *,
+        masks: ArrayLike,
+        boxes: Mapping[str, ArrayLike],
+        labels: ArrayLike,
+        fixations: ArrayLike,
+        logits: ArrayLike | None = None,
+        detections: ArrayLike | None = None,
+        output: Output = None,
+        batch_size: int = 32,
+        return_weights: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
 
 
-_SHARED = inspect.signature(_shared)
-_SHARED_HINTS = hints_of(_shared)
+_SHARED = inspect.signature(_Shared.__call__)
+_SHARED_HINTS = hints_of(_Shared.__call__)
 
 
 def _signature(known):
