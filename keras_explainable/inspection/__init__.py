@@ -9,6 +9,7 @@ from keras_explainable.inspection._targets import with_data as with_data
 from keras_explainable.inspection.attending import expose_attention as expose_attention
 from keras_explainable.inspection.exposing import Exposed as Exposed
 from keras_explainable.inspection.exposing import expose as expose
+from keras_explainable.inspection.exposing import expose_affine as expose_affine
 from keras_explainable.inspection.exposing import expose_biases as expose_biases
 from keras_explainable.inspection.exposing import expose_rectified as expose_rectified
 from keras_explainable.inspection.exposing import head_kernel as head_kernel

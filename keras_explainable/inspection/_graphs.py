@@ -154,8 +154,6 @@ class Graph(Calls):
 
     Attributes:
         scores: dict from the id of the scores of a layer of attention to its path.
-
-    Attributes:
         inputs: symbolic inputs, in the structure that the model takes.
         outputs: symbolic outputs, in the structure that it returns.
         channels_first: indices, among the flat inputs, of those that the model takes with channels

@@ -21,6 +21,7 @@ from keras_explainable._typing import Layers
 from keras_explainable._typing import Output
 from keras_explainable._typing import Reshape
 from keras_explainable.inspection import _biases
+from keras_explainable.inspection import _fronts
 from keras_explainable.inspection import _heads
 from keras_explainable.inspection import _layouts
 from keras_explainable.inspection import _targets
@@ -67,6 +68,8 @@ class Exposed(keras.Model):
             the data of a target that follow.
         mirrored_indices: indices, among the flattened inputs, of data with positions.
         has_fixed_places: whether a target says that images can't be mirrored or resized.
+        front: model of the first layers alone, which returns the activations, an affine function of
+            the input; `None` but for `expose_affine`.
         limits: ranges of the data of a target, as `ke.targets.Target` tells them.
     """
 
@@ -83,6 +86,7 @@ class Exposed(keras.Model):
     guide: Exposed | None = None
     mirrored_indices: tuple[int, ...] = ()
     has_fixed_places: bool = False
+    front: keras.Model | None = None
     limits: tuple = ()
     _own_inputs: Any = None
     _resume: Any = None
@@ -235,6 +239,36 @@ def expose_biases(
     """
     split = _biases.is_biased_and_activated
     return _expose(model, _biases.outputs_of_biased, outputs, inputs, split, reshape=False)
+
+
+def expose_affine(
+    model: keras.Model, outputs: Output = None, *, inputs: Inputs | None = None
+) -> Exposed:
+    """Build the model that returns logits and what its first layers, all affine, make of the input.
+
+    These are convolutions and Dense layers without an activation, batch normalizations, paddings,
+    and `Rescaling` and `Normalization` layers, one after the other. The model returns the logits
+    alone where none of the first two are among these, where the logits depend on several inputs,
+    and for a target, or a subclassed model that calls TensorFlow functions.
+
+    Args:
+        model: as in `expose`.
+        outputs: as in `expose`.
+        inputs: as in `expose`.
+
+    Returns:
+        an `Exposed` model, with a `front` if it returns them.
+
+    Raises:
+        TypeError: as `expose`.
+        ValueError: as `expose`.
+    """
+    # A target may take what these layers make beside what comes of it.
+    choice = () if _targets.as_target(outputs) else _fronts.last_affine
+    exposed = _expose(model, choice, outputs, inputs, reshape=False)
+    if len(exposed.outputs) > 1:
+        exposed.front = keras.Model(keras.tree.flatten(exposed.inputs), exposed.outputs[1])
+    return exposed
 
 
 def head_kernel(model: Exposed) -> tf.Tensor:
@@ -476,6 +510,8 @@ def _expose_by_tap(model, choice, outputs, inputs, split, rules, reshape, cause)
     tap, symbolic = tapped(model, inputs, cause, split=split)
     activation, tensors, splice = explained_by_tap(model, tap, outputs)
     calls = tap.ancestry(*tensors)
+    if choice is _fronts.last_affine:
+        choice = ()  # TensorFlow functions may take what a layer returns, too.
     endpoints = [
         argument
         if callable(choice) and argument is not None

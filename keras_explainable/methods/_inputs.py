@@ -68,26 +68,43 @@ def at_once(batch, number, chunk_size):
     return -(-number // chunks)
 
 
-def gradients_by_inputs(model, inputs):
+def even_chunks(batch, number, chunk_size):
+    """Return a chunk size, at most the one given, by which copies make chunks of nearly one size.
+
+    Args:
+        batch: number of samples, or a scalar tensor where it is unknown.
+        number: number of copies of each.
+        chunk_size: number of copies that may go through a model at a time.
+    """
+    if tf.is_tensor(batch):
+        return chunk_size
+    chunks = -(-batch * number // chunk_size)
+    return -(-batch * number // chunks)
+
+
+def gradients_by_inputs(model, inputs, by_activations=False):
     """Run a model under a tape.
 
     Args:
         model: model whose first output is the logits.
         inputs: what it takes.
+        by_activations: whether to differentiate by its second output instead of by its inputs.
 
     Returns:
         logits: float32 `(batch, units)`.
         differentiate: function from a cotangent of the logits to float32 gradients, in the
-            structure of the float inputs.
+            structure of the float inputs, or by the second output.
     """
     explained = float_inputs(inputs)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(explained)
-        logits = float_logits(tf.nest.flatten(model(inputs, training=False))[0])
+        logits, *others = tf.nest.flatten(model(inputs, training=False))
+        logits = float_logits(logits)
+    sources = others[0] if by_activations else explained
 
     def differentiate(cotangent):
         gradients = tape.gradient(
-            logits, explained, cotangent, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            logits, sources, cotangent, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         return tf.nest.map_structure(lambda g: tf.cast(g, tf.float32), gradients)
 

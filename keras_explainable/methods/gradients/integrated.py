@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _axes
+from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
@@ -18,8 +19,8 @@ from keras_explainable._typing import Tensors
 from keras_explainable._typing import Units
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
-from keras_explainable.methods._inputs import at_once
 from keras_explainable.methods._inputs import check_reduction
+from keras_explainable.methods._inputs import even_chunks
 from keras_explainable.methods._inputs import float_inputs
 from keras_explainable.methods._inputs import gradients_by_inputs
 from keras_explainable.methods._inputs import reduce_channels
@@ -60,6 +61,7 @@ RULES = {
         "flip_equivariance",
         "linearity",
     },
+    expose=inspection.expose_affine,
 )
 def integrated_gradients(
     model: keras.Model,
@@ -101,8 +103,7 @@ def integrated_gradients(
             misses the difference of the logits, `(batch, n)`. It takes another forward pass.
             Defaults to False.
         chunk_size: number of samples that go through the model at a time, steps of the same sample
-            counted apart, but at least one step of the batch. It changes time and memory, not the
-            result. Defaults to 8.
+            counted apart. It changes time and memory, not the result. Defaults to 8.
 
     Returns:
         logits: float32 `(batch, n)`, before any activation.
@@ -126,48 +127,22 @@ def integrated_gradients(
         ((1, 64, 64, 1), (1, 1))
     """
     check_reduction(reduction)
-    positive_integer("chunk_size", chunk_size)
-    nodes, weights = quadrature(rule, num_steps)
-    num_steps = len(nodes)
+    chunk_size = positive_integer("chunk_size", chunk_size)
+    nodes, weights = (tf.constant(v, tf.float32) for v in quadrature(rule, num_steps))
     inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
     explained = float_inputs(inputs)
     ends = tf.nest.flatten(explained)
     starts = _baselines(baseline, explained)
     logits = float_logits(tf.nest.flatten(model(inputs, training=False))[0])
     indices = unit_indices(logits, indices)
-
-    paths = [end - start for start, end in zip(starts, ends, strict=True)]
-    steps = at_once(ends[0].shape[0], num_steps, chunk_size)
-    # The last chunk is filled up with steps that count for nothing.
-    missing = -num_steps % steps
-    nodes = tf.constant(np.pad(nodes, (0, missing)).reshape(-1, steps), tf.float32)
-    weights = tf.constant(np.pad(weights, (0, missing)).reshape(-1, steps), tf.float32)
-
-    def add_chunk(i, totals):
-        points = [
-            _fold(start + _outer(tf.gather(nodes, i), path))
-            for start, path in zip(starts, paths, strict=True)
-        ]
-        others = tf.nest.map_structure(lambda t: _fold(tf.repeat(t[None], steps, 0)), inputs)
-        repeated = None if indices is None else tf.tile(indices, (steps, 1))
-        points, differentiate = gradients_by_inputs(model, with_floats(others, points))
-        signature = tf.nest.map_structure(lambda _: tf.float32, explained)
-        gradients = tf.nest.flatten(explain_each(differentiate, points, repeated, signature))
-        parts = [tf.reshape(g, (steps, -1, *_axes.sizes(g)[1:])) for g in gradients]
-        sums = [tf.tensordot(tf.gather(weights, i), part, 1) for part in parts]
-        return i + 1, [total + part for total, part in zip(totals, sums, strict=True)]
-
-    units = logits if indices is None else indices
+    chosen = logits if indices is None else indices
     totals = [
-        tf.repeat(tf.zeros_like(end, tf.float32)[..., None], tf.shape(units)[1], -1) for end in ends
+        tf.repeat(tf.zeros_like(end, tf.float32)[..., None], tf.shape(chosen)[1], -1)
+        for end in ends
     ]
-    _, means = tf.while_loop(
-        lambda i, _: i < nodes.shape[0],
-        add_chunk,
-        (0, totals),
-        parallel_iterations=1,
-    )
-    full = [tf.cast(path, tf.float32)[..., None] * m for path, m in zip(paths, means, strict=True)]
+    means = _add_gradients(totals, model, inputs, indices, starts, nodes, weights, chunk_size)
+    paths = [tf.cast(end - start, tf.float32) for start, end in zip(starts, ends, strict=True)]
+    full = [path[..., None] * mean for path, mean in zip(paths, means, strict=True)]
     maps = [reduce_channels(m, reduction, axis=-2) for m in full]
     maps = tf.nest.pack_sequence_as(explained, maps)
     logits = gather_units(logits, indices)
@@ -210,7 +185,8 @@ def _baseline(given, end, one_for_all):
     if not _broadcasts(start.shape, shape):
         hint = "One per sample is computed by a function of the inputs."
         raise invalid("baseline", f"a shape that broadcasts to {shape}", tuple(start.shape), hint)
-    return tf.cast(start, end.dtype)
+    ones = [1] * (end.shape.rank - start.shape.rank)
+    return tf.reshape(tf.cast(start, end.dtype), (*ones, *_axes.sizes(start)))
 
 
 def _broadcasts(small, large):
@@ -218,11 +194,109 @@ def _broadcasts(small, large):
     return len(small) <= len(large) and all(a in (1, b) or None in (a, b) for a, b in pairs)
 
 
-def _outer(values, tensor):
-    """Return `(values, *tensor)`, the tensor times each value."""
-    return tf.reshape(tf.cast(values, tensor.dtype), (-1, *[1] * tensor.shape.rank)) * tensor
+def _add_gradients(totals, model, inputs, indices, starts, nodes, weights, chunk_size):
+    """Add the weighted gradients along the way to totals.
+
+    What goes through the model at a time are pairs of a sample and a step of it, all steps of a
+    sample one after the other.
+
+    Args:
+        totals: list of a float32 tensor `(batch, *positions, channels, n)` for each float input.
+        model: as in `integrated_gradients`.
+        inputs: as in `integrated_gradients`.
+        indices: integer `(batch, n)`, or `None`.
+        starts: list of tensors of the rank of the float inputs, of the batch or of one sample.
+        nodes: float32 `(steps,)`.
+        weights: float32 `(steps,)`.
+        chunk_size: number of pairs that go through the model at a time.
+
+    Returns:
+        list of the sums.
+    """
+    batch, num_steps = _axes.sizes(totals[0])[0], nodes.shape[0]
+    chunk_size = even_chunks(batch, num_steps, chunk_size)
+    num_chunks = -(-batch * num_steps // chunk_size)
+    most_samples = (chunk_size - 2) // num_steps + 2  # Of a chunk.
+    # Gradients pass through affine layers alike at every step: their sum does.
+    has_front = getattr(model, "front", None) is not None
+
+    def add_chunk(i, totals):
+        pairs = i * chunk_size + tf.range(chunk_size)
+        samples, steps = pairs // num_steps, pairs % num_steps
+        # The last chunk is filled up with pairs that count for nothing.
+        factors = tf.where(samples < batch, tf.gather(weights, steps), 0.0)
+        samples = tf.minimum(samples, batch - 1)
+        others, points = _taken(inputs, samples), []
+        for start, end in zip(starts, tf.nest.flatten(float_inputs(others)), strict=True):
+            start = start if start.shape[0] == 1 else tf.gather(start, samples)
+            points.append(start + _times(tf.gather(nodes, steps), end - start))
+        scores, differentiate = gradients_by_inputs(model, with_floats(others, points), has_front)
+        rows = tf.minimum(samples[0] + tf.range(most_samples), batch - 1)
+        pull_back = _through(model.front, _taken(inputs, rows)) if has_front else list
+
+        def explain(cotangent):
+            gradients = tf.nest.flatten(differentiate(cotangent))
+            return pull_back(
+                _sums(factors, g, samples - samples[0], most_samples) for g in gradients
+            )
+
+        chosen = None if indices is None else tf.gather(indices, samples)
+        sums = explain_each(explain, scores, chosen, [tf.float32] * len(points))
+        return i + 1, [
+            tf.tensor_scatter_nd_add(total, rows[:, None], part)
+            for total, part in zip(totals, sums, strict=True)
+        ]
+
+    return tf.while_loop(
+        lambda i, _: i < num_chunks, add_chunk, (0, totals), parallel_iterations=1
+    )[1]
 
 
-def _fold(tensor):
-    """Merge the first two axes."""
-    return tf.reshape(tensor, (-1, *_axes.sizes(tensor)[2:]))
+def _through(front, inputs):
+    """Return the function that passes gradients through the affine layers that a model starts with.
+
+    Args:
+        front: model of these layers.
+        inputs: what it takes.
+
+    Returns:
+        function from an iterable of one float32 tensor, gradients by what the layers return, to a
+        list of the gradients by the float inputs.
+    """
+    explained = tf.nest.flatten(float_inputs(inputs))
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(explained)
+        outputs = front(tf.nest.flatten(inputs), training=False)
+
+    def pull_back(gradients):
+        [gradients] = gradients
+        pulled = tape.gradient(
+            outputs,
+            explained,
+            tf.cast(gradients, outputs.dtype),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return [tf.cast(gradient, tf.float32) for gradient in pulled]
+
+    return pull_back
+
+
+def _taken(tensors, places):
+    """Take samples out of all tensors of a structure."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, places), tensors)
+
+
+def _sums(factors, tensor, places, number):
+    """Sum the samples of a tensor, each times a factor, that have the same place."""
+    sums = tf.tensordot(factors * tf.one_hot(places, number, axis=0), tensor, 1)
+    # Products with zeros, which are quick, spread what is no number to other places.
+    return tf.cond(
+        tf.reduce_all(tf.math.is_finite(sums)),
+        lambda: sums,
+        lambda: tf.math.unsorted_segment_sum(_times(factors, tensor), places, number),
+    )
+
+
+def _times(values, tensor):
+    """Multiply each sample of a tensor by a value."""
+    return tf.reshape(tf.cast(values, tensor.dtype), (-1, *[1] * (tensor.shape.rank - 1))) * tensor

@@ -1,5 +1,6 @@
 """Integrated Gradients, Input × Gradient and FullGrad against NumPy."""
 
+import functools
 import inspect
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_explainable as ke
+from keras_explainable.methods._inputs import even_chunks
 from tests import zoo
 from tests.unit.methods.gradients_test import ORACLES
 
@@ -111,9 +113,157 @@ def test_every_option_has_a_case_that_changes_the_maps(name, model):
 
 def test_chunks_don_t_change_the_maps(model):
     expected = integrated_gradients(model, num_steps=7)
-    for chunk_size in (1, 7, 1000):
+    # Of one sample, of several samples but not all of their steps, and of all.
+    for chunk_size in (1, 3, 5, 7, 16, 1000):
         _, maps = ke.integrated_gradients(model, X, num_steps=7, chunk_size=chunk_size, **RAW)
         np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_samples_have_units_of_their_own(model):
+    units = np.array([[0, 2], [1, 1], [2, 0]])
+    expected = np.take_along_axis(
+        integrated_gradients(model, num_steps=5), units[:, None, None], axis=-1
+    )
+    _, maps = ke.integrated_gradients(model, X, units, num_steps=5, chunk_size=7, **RAW)
+    np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_chunks_hold_as_many_samples_where_the_batch_size_is_unknown(model):
+    exposed = ke.inspection.expose_affine(model)
+    explain = functools.partial(ke.methods.get("integrated_gradients"), exposed, num_steps=7)
+    compiled = tf.function(explain, input_signature=[tf.TensorSpec((None, *X.shape[1:]))])
+    for x in (X, X[:1]):
+        expected = integrated_gradients(model, num_steps=7)[: len(x)]
+        np.testing.assert_allclose(compiled(x)[1], expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}])
+def test_a_sample_that_is_no_number_leaves_those_of_its_chunk_alone(model, mode):
+    x = np.concatenate([X, X])
+    x[2, 0, 0, 0], x[4] = np.nan, np.inf
+    _, maps = ke.integrated_gradients(model, x, num_steps=5, chunk_size=12, **mode, **RAW)
+    expected = integrated_gradients(model, num_steps=5)
+    for number in (0, 1, 3, 5):
+        np.testing.assert_allclose(maps[number], expected[number % 3], atol=1e-5)
+    assert np.isnan(maps[[2, 4]]).any((1, 2)).all()
+
+
+def _starting_with(*first, shape=(6, 6, 2)):
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input(shape)
+    for layer in first:
+        x = layer(x)
+    x = layers.Activation("softplus")(x)
+    if len(shape) > 1:
+        x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(x))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+class _InTensorFlow(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.normalize = layers.Conv2D(3, 1), layers.BatchNormalization()
+
+    def call(self, inputs):
+        x = self.first(inputs)
+        return tf.reduce_mean(tf.nn.softplus(x) * self.normalize(x), (1, 2))
+
+
+class _Squared(layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return keras.ops.square(super().convolution_op(inputs, kernel))
+
+
+def _reading_the_front_twice():
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    joined = layers.Concatenate()([layers.BatchNormalization()(x), layers.Activation("tanh")(x)])
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(joined)))
+
+
+AFFINE = {
+    "convolution": lambda: _starting_with(
+        layers.Rescaling(0.3, offset=0.1),
+        layers.ZeroPadding2D(1),
+        layers.Conv2D(4, 3, strides=2, bias_initializer="random_normal"),
+        layers.BatchNormalization(moving_mean_initializer="random_normal"),
+    ),
+    "separable": lambda: _starting_with(layers.SeparableConv2D(4, 3)),
+    "nested": lambda: _starting_with(keras.Sequential([layers.Conv2D(4, 3)])),
+    "dense": lambda: _starting_with(layers.Dense(4), shape=(2,)),
+    "linear": lambda: keras.Sequential([keras.Input((2,)), layers.Dense(3, activation="softmax")]),
+    "branches": _reading_the_front_twice,
+}
+MODES = {
+    "graph": {"y": [[1, 0], [2, 2], [0, 1]]},
+    "eager": {"run_eagerly": True},
+    "xla": {"jit_compile": True, "y": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [*((kind, "graph") for kind in AFFINE), ("nested", "eager"), ("dense", "xla")]
+)
+def test_gradients_summed_behind_affine_layers_are_those_of_the_input(kind, mode):
+    model, options = AFFINE[kind](), MODES[mode]
+    x = X[:, 0, 0] if kind in ("dense", "linear") else X
+    units = options.get("y")
+    own = {"num_steps": 5, "baseline": -0.5, "reduction": None, "chunk_size": 7}
+    assert ke.inspection.expose_affine(model).front
+    _, maps = ke.integrated_gradients(model, x, **options, **own, **RAW)
+    plain = ke.inspection.expose(model, ())
+    units = np.full((len(x), 1), units) if isinstance(units, int) else units
+    _, expected = ke.methods.get("integrated_gradients")(plain, x, units, **own)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mode", [{}, {"run_eagerly": True}])
+def test_inputs_that_the_logits_do_not_depend_on_have_maps_of_zeros(mode):
+    image, ids = keras.Input((6, 6, 2), name="image"), keras.Input((4,), dtype="int32", name="ids")
+    vector = keras.Input((2,), name="vector")
+    own = layers.Dense(3, name="own")(layers.Flatten()(layers.Conv2D(4, 3)(image)))
+    embedded = layers.Flatten()(layers.Embedding(9, 2)(ids))
+    model = keras.Model(
+        [image, ids, vector], [own, layers.Dense(3)(embedded) + own * vector[:, :1]]
+    )
+    assert ke.inspection.expose_affine(model, "own").front
+    x = [X, np.ones((3, 4), "int32"), X[:, 0, 0]]
+    _, maps = ke.integrated_gradients(model, x, output="own", num_steps=5, **mode, **RAW)
+    alone = keras.Model(image, own)
+    _, expected = ke.integrated_gradients(alone, X, num_steps=5, **RAW)
+    np.testing.assert_allclose(maps[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(maps[1], np.zeros((3, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "most", "size"), [(8, 50, 8, 8), (3, 3, 8, 5), (1, 2, 8, 2)]
+)
+def test_chunks_are_about_as_large_as_one_another(batch, steps, most, size):
+    assert even_chunks(batch, steps, most) == size
+
+
+@pytest.mark.parametrize(
+    "kind", ["activated", "own convolution", "several inputs", "subclassed", "target"]
+)
+def test_models_that_start_otherwise_have_no_affine_layers_to_sum_behind(kind):
+    model, output = AFFINE["convolution"](), None
+    if kind == "activated":
+        model = _starting_with(layers.Conv2D(4, 3, activation="tanh"))
+    elif kind == "own convolution":
+        model = _starting_with(_Squared(4, 3))
+    elif kind == "several inputs":
+        model = zoo.several_inputs().model
+    elif kind == "subclassed":
+        model = _InTensorFlow()
+        model(X)
+    else:
+        front = next(layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+        model = keras.Model(model.inputs, [front.output, model.output])
+        output = lambda outputs: tf.reduce_sum(outputs[0], (1, 2))[:, :3] + outputs[1]  # noqa: E731
+    exposed = ke.inspection.expose_affine(model, output)
+    assert exposed.front is None
+    assert len(exposed.outputs) == 1
 
 
 def test_several_inputs_have_a_baseline_each():
