@@ -35,7 +35,8 @@ def described(value):
         return name
     held = [cell.cell_contents for cell in value.__closure__ or ()]
     held = [getattr(v, "__qualname__", None) if callable(v) else described(v) for v in held]
-    return [name, _code(value.__code__), held, described(value.__defaults__)]
+    defaults = described([value.__defaults__, value.__kwdefaults__])
+    return [name, _code(value.__code__), held, defaults]
 
 
 def _code(code):
@@ -59,7 +60,8 @@ def fingerprint(model):
     hashed = hashlib.sha256()
     for layer in _compat.sublayers(model):
         if not _compat.sublayers(layer):
-            hashed.update(f"{type(layer).__name__} {_configuration(layer)}".encode())
+            kind = f"{type(layer).__name__} {layer.compute_dtype}"
+            hashed.update(f"{kind} {_configuration(layer)}".encode())
     for weight in model.weights:
         hashed.update(f"{weight.shape} {weight.dtype}".encode())
         hashed.update(np.ascontiguousarray(weight).tobytes())

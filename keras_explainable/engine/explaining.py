@@ -241,6 +241,8 @@ class Explainer(keras.Model):
         if steps is not None and (not _is_integer(steps) or steps < 1):
             raise invalid("steps", "a positive integer or `None`", repr(steps))
         shard = _checked_shard(shard, path)
+        if path is None and dtype != "float32":
+            raise invalid("dtype", "the default where there is no `path`", repr(dtype))
         target = self._checked_target(target)
         if verbose not in ("auto", 0, 1, 2):
             raise invalid("verbose", '"auto", 0, 1 or 2', repr(verbose))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -83,13 +84,16 @@ class Store:
             if other["shapes"] != self._shapes:
                 expected = f"files whose samples have the shapes {self._shapes}"
                 raise invalid("path", expected, other["shapes"])
-        self.logits = np.concatenate([_read(p, ["logits"])["logits"] for p in self.paths])
         self._stops = np.cumsum([described[p]["samples"] for p in self.paths])
         order: list[np.ndarray] = []
         for files in stores:
             order.append(_order(files, [described[p] for p in files]) + sum(map(len, order)))
         self._order = np.concatenate(order)
-        self.logits = self.logits[self._order]
+
+    @functools.cached_property
+    def logits(self) -> np.ndarray:
+        """Logits of all samples, read when they are asked for."""
+        return self._rows(slice(None), ["logits"])["logits"]
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -110,9 +114,12 @@ class Store:
 
     def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Arrays:
         """Read the logits and maps of a sample, of a slice of them, or of a list of indices."""
+        found = self._rows(rows, list(self._shapes))
+        return found.pop("logits"), _structured(found)
+
+    def _rows(self, rows, names):
         chosen = self._order[rows]
         wanted, places = np.unique(chosen, return_inverse=True)
-        names = [name for name in self._shapes if name != "logits"]
         parts = [{name: np.empty((0, *self._shapes[name]), "float32") for name in names}]
         for path, stop, start in zip(self.paths, self._stops, [0, *self._stops], strict=False):
             within = wanted[(wanted >= start) & (wanted < stop)] - start
@@ -122,7 +129,7 @@ class Store:
         for name in names:
             values = np.concatenate([part[name] for part in parts])
             found[name] = values[places.reshape(chosen.shape)]
-        return self.logits[rows], _structured(found)
+        return found
 
     def numpy(self) -> Arrays:
         """Read everything.

@@ -679,3 +679,30 @@ def test_stores_are_not_unpacked_as_if_they_were_logits_and_maps(model, path):
         logits, maps = store
     logits, maps = store.numpy()
     assert len(logits) == len(maps) == 2
+
+
+def test_logits_are_read_when_they_are_asked_for(model, path):
+    store = ke.gradcam(model, IMAGES, 1, path=path, verbose=0)
+    logits, _ = store[3:5]
+    assert "logits" not in vars(store)
+    np.testing.assert_array_equal(store.logits[3:5], logits)
+    assert store.logits is store.logits
+
+
+def test_a_store_of_another_precision_is_refused(path):
+    full = build()
+    store = ke.gradcam(full, IMAGES, 1, path=path, verbose=0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(full.get_weights())
+    with pytest.raises(ValueError, match="another model"):
+        ke.gradcam(mixed, IMAGES, 1, path=path, verbose=0)
+    assert len(ke.Store(path)) == len(store)
+
+
+def test_a_type_of_maps_without_a_path_is_refused(model):
+    with pytest.raises(ValueError, match=r"`dtype`.*where there is no `path`.*'uint8'"):
+        ke.gradcam(model, IMAGES, 1, dtype="uint8", verbose=0)
