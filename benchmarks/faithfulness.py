@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+import marked
 import matplotlib
 
 import keras_explainable as ke
@@ -31,7 +32,6 @@ from keras_explainable import demo
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "faithfulness.md"
 PLOT = ROOT / "docs" / "images" / "faithfulness.png"
-MARKERS = "<!-- Written by benchmarks/faithfulness.py. -->\n", "<!-- End. -->\n"
 
 NUM_SCENES = 256
 METRICS = (
@@ -139,12 +139,6 @@ def legend(evaluation, title, num_units):
     )
 
 
-def fill(page, text):
-    """Return a page with a text between `MARKERS`, in place of what stands there."""
-    before, rest = page.split(MARKERS[0])
-    return f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}"
-
-
 def published():
     """Write the published figures as Markdown."""
     heads = " | ".join(SHORT[name] for name in METRICS[:5])
@@ -177,7 +171,7 @@ def main():
             figure.savefig(PLOT, dpi=130)
     if whole:
         parts += ["### Published\n", "COCO 2017, ResNet101V2.\n", published()]
-        PAGE.write_text(fill(PAGE.read_text("utf-8"), "\n".join(parts)), "utf-8")
+        marked.write(PAGE, "faithfulness", "\n".join(parts))
     print(f"Measured in {time.perf_counter() - start:.0f} seconds.")
 
 

@@ -1,4 +1,4 @@
-"""Draw what the README and `docs/methods.md` show of the methods, on scenes of handwritten digits.
+"""Draw what the README and the documentation show of methods, on scenes of handwritten digits.
 
 Usage: `make figures` (or `python benchmarks/figures.py`) trains the classifier of `make demo` and a
 small transformer, explains one scene that they have never seen with every method, and writes
@@ -6,7 +6,8 @@ small transformer, explains one scene that they have never seen with every metho
 - `docs/images/digits.png`, the picture at the top of the README,
 - `docs/images/methods_digits.png`, all methods side by side,
 - `docs/images/methods/*.png`, one strip per method: its maps after the default filter, and raw, on
-  one scale.
+  one scale,
+- the table of `docs/multilabel.md`, which `make demo` prints: where the maps of three methods lie.
 
 On two processor cores it takes some five minutes. Titles say the digit, and the probability that
 the model explained gives it.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import marked
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -26,7 +28,8 @@ from PIL import Image
 import keras_explainable as ke
 from keras_explainable import demo
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
+DOCS = Path(__file__).parents[1] / "docs"
+IMAGES = DOCS / "images"
 # The raw maps of meta methods are those of what they wrap.
 META_METHODS = {
     "smooth": ke.methods.smooth("gradients"),
@@ -228,6 +231,24 @@ def draw_readme(source):
     return _pixels(figure)
 
 
+def shares_table(study):
+    """Write as Markdown where the energy of maps lies.
+
+    Args:
+        study: `demo.Study`.
+
+    Returns:
+        The table, and a line that says what it is a mean of.
+    """
+    lines = ["| Method | Own digit | Other digits | Background | Own / other |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, (own, others) in study.shares.items():
+        shares = " | ".join(f"{share:.1%}" for share in (own, others, 1 - own - others))
+        ratio = own / max(others, keras.config.epsilon())
+        lines.append(f"| {name} | {shares} | {ratio:.{0 if ratio >= 10 else 1}f} |")
+    return "\n".join([*lines, "", f"Means over {study.num_maps} maps.", ""])
+
+
 def save(image, path, colors=None):
     """Write a picture, with a number of colours for a smaller file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,6 +303,8 @@ def main():
     save(draw_sheet(sources), IMAGES / "methods_digits.png", colors=256)
     for name in (*ke.methods.names(), *ke.methods.meta_names()):
         save(draw_strip(*sources(name)), IMAGES / "methods" / f"{name}.png")
+    study = demo.study(plain.model, scenes, verbose=0)
+    marked.write(DOCS / "multilabel.md", "figures", shares_table(study))
     print(f"Drawn in {time.perf_counter() - start:.0f} seconds.")
 
 

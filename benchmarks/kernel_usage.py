@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import marked
 import matplotlib
 import numpy as np
 import tensorflow as tf
@@ -43,7 +44,6 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FEATURES = ROOT.parent / "shared" / "data" / "voc_features.npz"
 NAME = "kernel_usage"
-MARKERS = "<!-- Written by benchmarks/kernel_usage.py. -->\n", "<!-- End. -->\n"
 
 CO_OCCURRENCE = 0.8
 FILTERS = (16, 32, 48, 64)
@@ -499,12 +499,6 @@ def render(results):
     return "\n".join(parts)
 
 
-def fill(page, text):
-    """Return a page with a text between `MARKERS`, in place of what stands there."""
-    before, rest = page.split(MARKERS[0])
-    return f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}"
-
-
 def draw(results, folder):
     """Draw correlations and usage from results."""
     for title, names, kernels in (("Digits", None, FILTERS[-1]), ("VOC", Voc.class_names, 1280)):
@@ -593,7 +587,7 @@ def main(arguments=None):
         maps.savefig(images / f"{NAME}_maps.png", dpi=130)
         draw(results, images)
         numbers.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-        page.write_text(fill(page.read_text("utf-8"), text), "utf-8")
+        marked.write(page, NAME, text)
 
 
 if __name__ == "__main__":

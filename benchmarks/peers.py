@@ -21,8 +21,8 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 
+import marked
 from speed import cases
 from speed import pages
 from speed import timing
@@ -214,8 +214,8 @@ def readme_table(results):
 
 def write_docs(results):
     """Write results into the documentation."""
-    pages.write(pages.PAGE, "peers", render(results))
-    pages.write(pages.README, "peers", readme_table(results))
+    marked.write(pages.PAGE, "peers", render(results))
+    marked.write(pages.README, "peers", readme_table(results))
 
 
 def run(options):

@@ -12,8 +12,8 @@ the models, `--jit-compile` compiles with XLA. `--only TEXT` measures the cases 
 What isn't measured keeps the numbers that the file has, if they are of the same environment.
 
 Every case runs in a process of its own, where forward passes and explanations take turns; the ratio
-is that of the medians. Memory is the peak of the process, TensorFlow and weights included, or on a
-GPU that of the device. A case that fails says so in its row.
+is the median of those within a turn. Memory is the peak of the process, TensorFlow and weights
+included, or on a GPU that of the device. A case that fails says so in its row.
 """
 
 import argparse
@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 
+import marked
 from speed import cases
 from speed import pages
 from speed import precision
@@ -140,8 +140,8 @@ def write_docs(results):
     """Write results into the documentation."""
     if results.get("units"):
         pages.draw(results["units"], pages.PLOT)
-    pages.write(pages.PAGE, "run", pages.page_text(results))
-    pages.write(pages.README, "run", pages.readme_table(results))
+    marked.write(pages.PAGE, "run", pages.page_text(results))
+    marked.write(pages.README, "run", pages.readme_table(results))
 
 
 def main(arguments=None):

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import marked
 import matplotlib
 import numpy as np
 import tensorflow as tf
@@ -50,7 +51,6 @@ from keras_explainable.metrics.randomization.weights import blocks
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "sanity.md"
 PLOT = ROOT / "docs" / "images" / "sanity.png"
-MARKERS = "<!-- Written by benchmarks/sanity.py. -->\n", "<!-- End. -->\n"
 
 NUM_SCENES = 32
 SEEDS = range(5)
@@ -268,12 +268,6 @@ def legend(results, num_scenes, exact):
     return textwrap.fill(text, 120, break_on_hyphens=False) + "\n"
 
 
-def fill(page, text):
-    """Return a page with a text between `MARKERS`, in place of what stands there."""
-    before, rest = page.split(MARKERS[0])
-    return f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}"
-
-
 def _number(value):
     """Write a number with two digits, without a negative zero."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
@@ -341,7 +335,7 @@ def main():
     results = measure(model, scenes.images)
     text = f"{legend(results, NUM_SCENES, exact)}\n{tables(results)}"
     print(text, flush=True)
-    PAGE.write_text(fill(PAGE.read_text("utf-8"), text), "utf-8")
+    marked.write(PAGE, "sanity", text)
     draw(results).savefig(PLOT, dpi=130)
     seconds = time.perf_counter() - start
     print(f"Written in {seconds:.0f} seconds: {PAGE}, {PLOT}")

@@ -1,8 +1,9 @@
 """Measure the memory of explaining a data set into a store, and kill it on the way.
 
-Usage: `python benchmarks/streaming.py` prints a Markdown table. Every run is a process of its own,
-which explains synthetic images of 64² with Grad-CAM, all units of a MobileNetV2 with 20, from a
-`tf.data.Dataset` that makes them as they are needed. Memory is the peak of the process.
+Usage: `python benchmarks/streaming.py` prints a Markdown table, and with `--write` puts it into
+`docs/large_data.md` between the markers there. Every run is a process of its own, which explains
+synthetic images of 64² with Grad-CAM, all units of a MobileNetV2 with 20, from a `tf.data.Dataset`
+that makes them as they are needed. Memory is the peak of the process.
 """
 
 import argparse
@@ -19,6 +20,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import marked  # noqa: E402
+
+PAGE = Path(__file__).parents[1] / "docs" / "large_data.md"
 SIZE, UNITS, BATCH = 64, 20, 32
 
 
@@ -81,38 +85,49 @@ def same(first, second):
     return all(np.array_equal(first[r][1], second[r][1]) for r in rows)
 
 
+def measure(arguments):
+    """Measure, and yield what is found, lines of Markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole.h5"), Path(folder, "killed.h5")
+        few = arguments.images // 10
+        yield "| Images | Peak memory |\n| ---: | ---: |"
+        for name, count in (("few.h5", few), (whole, arguments.images)):
+            start = time.perf_counter()
+            memory = run(Path(folder, name), count, arguments.dtype)
+            seconds = time.perf_counter() - start
+            yield f"| {count} | {memory / 1e9:.2f} GB |"
+        yield f"\nThe larger file has {whole.stat().st_size / 1e6:.0f} MB."
+        moments, kills = random.Random(arguments.seed), []
+        while len(kills) < 3:
+            moment = moments.uniform(0.1, 0.6) * seconds
+            if run(killed, arguments.images, arguments.dtype, moment) is None:
+                kills.append(f"{moment:.0f} s")
+                continue
+            killed.unlink()  # It was done before; begin anew.
+            kills.clear()
+        run(killed, arguments.images, arguments.dtype)
+        bits = "the same bits" if same(whole, killed) else "OTHER BITS"
+        yield f"Killed after {', '.join(kills)}, and begun again each time: {bits}."
+
+
 def main():
-    """Measure, and print the tables."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5000, help="images (default: 5000)")
     parser.add_argument("--dtype", default="float16", help="type of the maps (default: float16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of when to kill (default: 0)")
+    parser.add_argument("--write", action="store_true", help="write into the documentation")
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.path:
         print(explain(arguments.path, arguments.images, arguments.dtype))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder, "whole.h5"), Path(folder, "killed.h5")
-        few = arguments.images // 10
-        print("| images | seconds | peak memory |\n|---|---|---|")
-        for name, count in (("few.h5", few), (whole, arguments.images)):
-            start = time.perf_counter()
-            memory = run(Path(folder, name), count, arguments.dtype)
-            seconds = time.perf_counter() - start
-            print(f"| {count} | {seconds:.0f} | {memory / 1e9:.3f} GB |", flush=True)
-        print(f"\nThe store has {whole.stat().st_size / 1e6:.0f} MB.")
-        moments = random.Random(arguments.seed)
-        kills = 0
-        while kills < 3:
-            moment = moments.uniform(0.2, 0.9) * seconds
-            if run(killed, arguments.images, arguments.dtype, moment) is not None:
-                killed.unlink()  # It was done before; begin anew.
-                continue
-            kills += 1
-            print(f"Killed after {moment:.0f} s.", flush=True)
-        run(killed, arguments.images, arguments.dtype)
-        print(f"Gone on to the end: the same bits: {'yes' if same(whole, killed) else 'no'}.")
+    lines = []
+    for line in measure(arguments):
+        print(line, flush=True)
+        lines.append(line)
+    if arguments.write:
+        marked.write(PAGE, "streaming", "\n".join([*lines, ""]))
 
 
 if __name__ == "__main__":

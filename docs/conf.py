@@ -51,6 +51,7 @@ extensions = [
 exclude_patterns = ["_static"]
 
 myst_heading_anchors = 4
+myst_enable_extensions = ["dollarmath"]  # That of notebooks.
 myst_fence_as_directive = ["math"]
 
 # Notebooks are shown as they are committed, without outputs, unless they are asked for.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -21,8 +22,10 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 def script(name):
     """Import a script of `benchmarks` by its path, as other packages may have that name."""
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
+    folder = Path(__file__).parents[1] / "benchmarks"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # What scripts share is there.
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded

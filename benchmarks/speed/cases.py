@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     Attributes:
         method: name of a method, function from the package to a method, or what is called:
-            "explain" or "shortcut".
+            "explain", "shortcut" or "maximize".
         options: of the method; `y` is the unit explained, `None` for all.
         model: `Model`.
         once: passes that are taken off the ratio before it is divided.
@@ -52,6 +52,7 @@ class Case(NamedTuple):
 
 VIT = Model("ViT-B/16")
 ONE, ALL = {"y": 7}, {}
+STEPS = 32
 CASES = {
     **{
         f"{name}, one unit": Case(name, ONE, bound=1.08)
@@ -135,6 +136,13 @@ CASES = {
     "ke.gradcam of one image, second call": Case(
         "shortcut", ONE, Model("MobileNetV2", 96, 1), bound=1.4
     ),
+    # One pass gives the scores of the images in the end.
+    **{
+        f"ke.maximize_activation, {name}, per step": Case(
+            "maximize", {"parametrization": name}, Model("MobileNetV2"), once=1, per=STEPS
+        )
+        for name in ("fourier", "pixel")
+    },
 }
 
 
@@ -277,6 +285,12 @@ def measure(name, seconds, dtype, jit_compile):
 
             def measured():
                 ke.gradcam(model, images, unit, jit_compile=jit_compile)
+        elif case.method == "maximize":
+            options |= {"value_range": (-1, 1), "num_steps": STEPS, "batch_size": len(images)}
+
+            def measured():
+                units = np.arange(len(images))
+                ke.maximize_activation(model, units, verbose=0, jit_compile=jit_compile, **options)
         else:
             indices = None if unit is None else np.full((len(images), 1), unit)
             step = step_of(case.method, model, indices, jit_compile, **options)

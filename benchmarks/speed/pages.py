@@ -11,7 +11,6 @@ DOCS = timing.ROOT / "docs"
 PAGE, NUMBERS = DOCS / "speed.md", DOCS / "speed.json"
 PLOT = DOCS / "images" / "speed_units.png"
 README = timing.ROOT / "README.md"
-END = "<!-- End. -->\n"
 # Rows of the table in the README, and the case that each is about.
 README_ROWS = (
     ("Grad-CAM, one class", "gradcam, one unit"),
@@ -20,23 +19,6 @@ README_ROWS = (
     ("Integrated gradients, one class, 50 steps", "integrated_gradients, one unit, 50 steps"),
     ("`ke.gradcam` of one image, second call", "ke.gradcam of one image, second call"),
 )
-
-
-def markers(script):
-    """Return the lines between which a script writes."""
-    return f"<!-- Written by benchmarks/{script}.py. -->\n", END
-
-
-def fill(page, script, text):
-    """Return a page with a text in the part of a script, in place of what stands there."""
-    begin, end = markers(script)
-    before, rest = page.split(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
-
-
-def write(path, script, text):
-    """Fill the part of a script in a file."""
-    path.write_text(fill(path.read_text("utf-8"), script, text), "utf-8")
 
 
 def table(head, rows, left=1):
@@ -95,7 +77,7 @@ def units_table(found):
 
 
 def startup_table(found):
-    """Write the table of what comes before the first map, and what most of it is."""
+    """Write the table of what comes before the first map, and what its largest part is."""
     parts = ("exposing", "tracing", "first", "total", "second")
     rows, said = [], ""
     for kind, times in found.items():
@@ -107,7 +89,8 @@ def startup_table(found):
         rows.append([name, *([""] if kind == "predict" else cells[:1]), *cells[1:]])
         if kind != "predict":
             most = max(parts[:3], key=times.get)
-            said += f" For {name} most of it, {times[most] / times['total']:.0%}, is {WORDS[most]}."
+            share = times[most] / times["total"]
+            said += f" For {name} the largest part, {share:.0%}, is {WORDS[most]}."
     head = ["", "exposing", "tracing", "first run", "first map", "second call"]
     return f"{table(head, rows)}\n{startup.MODEL}.{said}\n"
 

@@ -59,15 +59,14 @@ def summarize(pairs):
             measured.
 
     Returns:
-        dict of "ratio", the ratio of the medians; "low" and "high", the quartiles of the ratios
-        within a turn; "reference" and "measured", the medians in seconds; and the number of
-        "turns".
+        dict of "ratio", "low" and "high", the median and the quartiles of the ratios within a turn;
+        "reference" and "measured", the medians in seconds; and the number of "turns".
     """
     medians = [statistics.median(t for pair in pairs for t in pair[side]) for side in (0, 1)]
     ratios = [statistics.median(ours) / statistics.median(theirs) for theirs, ours in pairs]
-    low, _, high = quartiles(ratios)
+    low, ratio, high = quartiles(ratios)
     return {
-        "ratio": medians[1] / medians[0],
+        "ratio": ratio,
         "low": low,
         "high": high,
         "reference": medians[0],

@@ -184,7 +184,7 @@ def test_the_greatest_of_the_good_strengths_is_chosen():
 
 
 def test_the_page_has_the_numbers_of_the_last_run():
-    assert kur.fill(PAGE, kur.render(RESULTS)) == PAGE
+    assert kur.marked.fill(PAGE, "kernel_usage", kur.render(RESULTS)) == PAGE
     assert RESULTS["scale"] == kur.Scale()._asdict()
     assert list(RESULTS["studies"]) == ["Digits", "VOC"]
     for title, found in RESULTS["studies"].items():

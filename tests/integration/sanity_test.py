@@ -63,7 +63,7 @@ def test_page_shows_the_plot_and_says_how_to_run_the_script():
 
 
 def test_methods_that_the_page_names_exist():
-    below = PAGE.split(sanity.MARKERS[1])[1]
+    below = PAGE.split(sanity.marked.END)[1]
     named = set(re.findall(r"`([a-z_]+)`", below))
     assert named
     assert named <= {*ke.methods.names(), *ke.methods.meta_names(), "detections"}
@@ -268,14 +268,6 @@ def test_legend_counts_digits_and_constant_maps(results):
     assert "10 digits detected in 7 scenes and 2 draws" in text
     assert "all labels of 50%" in text
     assert "3 of 130 of `gradcam`. Measured" in text
-
-
-def test_page_is_filled_between_its_markers():
-    begin, end = sanity.MARKERS
-    page = f"Before.\n{begin}Old.\n{end}After.\n"
-    filled = sanity.fill(page, "New.\n")
-    assert filled == f"Before.\n{begin}\nNew.\n\n{end}After.\n"
-    assert sanity.fill(filled, "New.\n") == filled
 
 
 def test_plot_has_every_number_of_the_tables(results):

@@ -90,3 +90,21 @@ def test_pictures_are_saved_small_and_alike(tmp_path):
         figures.save(image, path, colors)
         saved = np.asarray(Image.open(path).convert("RGB"), int)
         assert np.abs(saved - np.asarray(image, int)).mean() < (16 if colors else 1e-9)
+
+
+def test_table_tells_where_maps_lie():
+    study = demo.Study(None, {"Grad-CAM": (0.32, 0.002), "Uniform": (0.05, 0.1)}, num_maps=767)
+    lines = figures.shares_table(study).splitlines()
+    assert lines[2:] == [
+        "| Grad-CAM | 32.0% | 0.2% | 67.8% | 160 |",
+        "| Uniform | 5.0% | 10.0% | 85.0% | 0.5 |",
+        "",
+        "Means over 767 maps.",
+    ]
+
+
+def test_documentation_has_a_place_for_the_table():
+    page = (figures.DOCS / "multilabel.md").read_text("utf-8")
+    begin, end = figures.marked.markers("figures")
+    table = page.split(begin)[1].split(end)[0]
+    assert all(f"| {name} |" in table for name in [*demo.METHODS.values(), "Uniform"])

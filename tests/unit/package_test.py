@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -105,21 +106,28 @@ def test_importing_the_package_imports_no_other_package_beyond_those_of_keras():
     assert done.stdout.splitlines()[-1:] == ["['keras_explainable']"], done.stderr
 
 
-def test_times_of_imports_are_compared_by_their_medians(monkeypatch, capsys, tmp_path):
+def test_times_of_imports_are_medians_of_fresh_processes(monkeypatch, capsys, tmp_path):
     importing = script("importing")
-    seconds = {importing.KERAS: 2.0, importing.OURS: 2.25}
-    imported = []
-    monkeypatch.setattr(importing, "measure", lambda m: imported.append(m) or seconds[m])
+    found, run = [[9.0, 9.0], [2.0, 0.25], [4.0, 0.2], [3.0, 0.3]], []
+
+    def faked(command, **_):
+        run.append(command)
+        return types.SimpleNamespace(stdout=json.dumps(found[len(run) - 1]))
+
+    monkeypatch.setattr(importing.subprocess, "run", faked)
     importing.main(["--turns", "3", "--json", str(tmp_path / "times.json")])
     printed = capsys.readouterr().out
-    assert "| `keras_explainable` | 2.25 s | 2.25 s | 2.25 s |" in printed
+    assert "| `keras` | 3.00 s | 2.00 s | 4.00 s |" in printed
+    assert "| `keras_explainable`, after it | 0.25 s | 0.20 s | 0.30 s |" in printed
     assert printed.endswith("takes 0.25 s more than Keras (≤ 0.3).\n")
-    assert len(imported) == 8
-    assert imported[:4] == [importing.OURS, importing.KERAS, importing.KERAS, importing.OURS]
+    assert len(run) == 4
     assert json.loads((tmp_path / "times.json").read_text()) == {
-        importing.KERAS: [2.0] * 3,
-        importing.OURS: [2.25] * 3,
+        importing.KERAS: [2.0, 4.0, 3.0],
+        importing.OURS: [0.25, 0.2, 0.3],
     }
+    assert importing.SCRIPT.index("import keras\n") < importing.SCRIPT.index(
+        "import keras_explainable"
+    )
 
 
 @pytest.mark.parametrize("backend", ["jax", "numpy", "torch"])
