@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import itertools
 
 import keras
 import numpy as np
@@ -43,9 +44,13 @@ class Slices:
         batch = keras.tree.map_structure(lambda a: a[start:stop], self._data)
         return fill(batch, stop - start, self.size)
 
-    def batches(self, first=0, stop=None, step=1):
-        """Yield the batches from one on, before another one, or every one of some number."""
-        return (self[index] for index in range(self.num_batches)[first:stop:step])
+    def first(self):
+        """Return the first batch."""
+        return self[0]
+
+    def batches(self, ranges, index=0, count=1):
+        """Yield the batches of ranges of a shard, with their numbers within it."""
+        return ((n, self[n * count + index]) for n in _numbers(self, ranges, index, count))
 
     def num_samples(self, first=0, stop=None, step=1):
         """Count the samples of the batches from one on."""
@@ -84,18 +89,24 @@ class Loaded:
         batch, rows = self._prepare(self._dataset[index])
         return fill(batch, rows, multiple(rows, self._replicas))
 
-    def batches(self, first=0, stop=None, step=1):
-        """Yield the batches from one on, before another one, or every one of some number."""
+    def first(self):
+        """Return the first batch."""
+        return self[0]
+
+    def batches(self, ranges, index=0, count=1):
+        """Yield the batches of ranges of a shard, with their numbers within it."""
         ahead = max(self._dataset.workers, self._dataset.max_queue_size)
         waiting = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(max(self._dataset.workers, 1)) as pool:
             try:
-                for index in range(self.num_batches)[first:stop:step]:
-                    waiting.append(pool.submit(self.__getitem__, index))
+                for number in _numbers(self, ranges, index, count):
+                    loaded = pool.submit(self.__getitem__, number * count + index)
+                    waiting.append((number, loaded))
                     if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                        number, loaded = waiting.popleft()
+                        yield number, loaded.result()
+                for number, loaded in waiting:
+                    yield number, loaded.result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -126,22 +137,45 @@ class Streamed:
         self.num_batches = known if known >= 0 else None
         self.size = None
 
-    def batches(self, first=0, stop=None, step=1):
-        """Yield the batches from one on, before another one, or every one of some number."""
-        dataset = self._dataset if stop is None else self._dataset.take(stop)
-        return iter(dataset.skip(first).shard(step, 0))
+    def first(self):
+        """Return the first batch."""
+        batch = next(iter(self._dataset), None)
+        if batch is None:
+            raise no_batches()
+        return batch
+
+    def batches(self, ranges, index=0, count=1):
+        """Yield the batches of ranges of a shard, with their numbers within it.
+
+        The data set is gone through once, as it may come in another order the next time.
+        """
+        *_, last = ranges
+        dataset = self._dataset.enumerate()
+        if last[1] is not None:
+            dataset = dataset.take(last[1] * count)
+        dataset = dataset.shard(count, index)
+        if [*ranges] != [(0, last[1])]:
+            starts, stops = zip(*ranges, strict=True)
+            stops = [tf.int64.max if stop is None else stop for stop in stops]
+            dataset = dataset.filter(
+                lambda n, _: tf.reduce_any((starts <= n // count) & (n // count < stops))
+            )
+        return ((int(n) // count, batch) for n, batch in dataset)
 
     def num_samples(self, *_):
         """Return `None`: how many there are is known when they were read."""
 
     def identity(self, whole=True):  # noqa: ARG002
         """Return what tells the data from others: their number, and the first batch."""
-        batch = next(self.batches(), None)
-        if batch is None:
-            raise no_batches()
-        batch = keras.tree.map_structure(np.asarray, batch)
+        batch = keras.tree.map_structure(np.asarray, self.first())
         self.size = num_rows(batch)
         return [self.num_batches, digest(batch, 32)]
+
+
+def _numbers(source, ranges, index, count):
+    """Go through the numbers, within a shard, of the batches of some ranges of it."""
+    of_shard = len(range(index, source.num_batches, count))
+    return itertools.chain(*(range(of_shard)[slice(*ends)] for ends in ranges))
 
 
 def no_batches():

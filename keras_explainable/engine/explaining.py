@@ -292,10 +292,7 @@ class Explainer(keras.Model):
             >>> explainer = ke.Explainer("gradcam", model).warm_up(np.ones((8, 64, 64, 3)), 0)
         """
         source = self._source(x, y, batch_size, options, self._checked_target(target))
-        batch = next(iter(source.batches()), None)
-        if batch is None:
-            raise no_batches()
-        self._run(batch)
+        self._run(source.first())
         return self
 
     def _stored(self, path, dtype, source, num_batches, verbose, callbacks, shard):
@@ -345,7 +342,8 @@ class Explainer(keras.Model):
         callbacks.on_predict_begin()
         size = source.size
         try:
-            for step, batch in self._numbered(source, num_batches, ranges, index, count):
+            ends = [(first, num_batches if stop is None else stop) for first, stop in ranges]
+            for step, batch in source.batches(ends, index, count):
                 callbacks.on_predict_batch_begin(step)
                 size = size or num_rows(batch)
                 # What is computed of a batch, to the bit, mustn't depend on those before.
@@ -366,15 +364,6 @@ class Explainer(keras.Model):
         """What samples are called where they are counted."""
         shown = keras.tree.flatten(self.exposed.own_inputs)[self.exposed.input_index]
         return "images" if len(shown.shape) == 4 else "samples"
-
-    @staticmethod
-    def _numbered(source, num_batches, ranges, index, count):
-        """Yield the batches of ranges of a shard, with their numbers within it."""
-        for first, stop in ranges:
-            stop = num_batches if stop is None else stop
-            if stop is None or first < stop:
-                last = None if stop is None else stop * count
-                yield from enumerate(source.batches(first * count + index, last, count), first)
 
     def _run(self, batch):
         """Run the step on one batch, on all replicas."""
@@ -869,7 +858,7 @@ def _check_options(registration, options):
                 f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
-            raise TypeError(f"{said} {meant(name, [*known, *sorted(shared)])}".rstrip())
+            raise TypeError(f"{said} {meant(name, [*known, *sorted(shared - {name})])}".rstrip())
 
 
 def _checked_shard(shard, path):

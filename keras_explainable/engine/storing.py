@@ -207,6 +207,7 @@ class Writer:
         self._parts = self.path.with_name(f"{self.path.name}.parts")
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
         self.num_batches = 0
+        self._present = []
         self.is_complete = self.path.exists()
         if self.is_complete:
             self._compare(_described(self.path)["identity"])
@@ -220,25 +221,23 @@ class Writer:
             self._parts.mkdir(exist_ok=True)
             with _replacing(note) as partial:
                 partial.write_text(json.dumps(self._identity), "utf-8")
+        self._present = [(start, stop) for start, stop, _ in self._listed()]
+        self._pass_over()
 
     def missing(self):
-        """Go through what is to be appended.
+        """List what is to be appended, in this order.
 
-        Yields:
-            first: number of a batch that isn't there.
-            stop: number of the next one that is, or `None`.
+        Returns:
+            list of the number of a batch that isn't there, and of the next one that is, or `None`.
         """
-        for start, stop, _ in self._listed():
-            if start > self.num_batches:
-                yield self.num_batches, start
-                self._flush()
-            self.num_batches = stop
-        yield self.num_batches, None
+        starts = [self.num_batches, *(stop for _, stop in self._present)]
+        return list(zip(starts, [*(start for start, _ in self._present), None], strict=True))
 
     def append(self, logits, maps):
         """Add the logits and maps of a batch."""
         if self.is_only_reading:
             self.num_batches += 1
+            self._pass_over()
             return
         fields = {"logits": np.asarray(logits, "float32")}
         if self._shard is not None:
@@ -256,6 +255,7 @@ class Writer:
         self._bytes += sum(field.nbytes for field in fields.values())
         if self._bytes >= _PART_BYTES or time.monotonic() - self._since >= _PART_SECONDS:
             self._flush()
+        self._pass_over()
 
     def __enter__(self):
         """Begin to write."""
@@ -269,7 +269,7 @@ class Writer:
         """Make the store of its parts, and remove them."""
         if self.is_only_reading:
             return
-        parts = [part for part in self._listed() if part[1] <= self.num_batches]
+        parts = self._listed()
         stops = [0, *(stop for _, stop, _ in parts)]
         if not parts:
             shutil.rmtree(self._parts)
@@ -288,6 +288,12 @@ class Writer:
             expected = "the file of this very explanation, or a new one"
             received = f"{self.path}, which was made with another {', '.join(differing)}"
             raise invalid("path", expected, received)
+
+    def _pass_over(self):
+        """Go on after parts that are there already."""
+        while self._present and self._present[0][0] == self.num_batches + len(self._waiting):
+            self._flush()
+            self.num_batches = self._present.pop(0)[1]
 
     def _listed(self):
         """List the first and last number, and the file, of each part, one after the other."""

@@ -51,35 +51,14 @@ def with_floats(inputs, floats):
     return tf.nest.pack_sequence_as(inputs, flat)
 
 
-def at_once(batch, number, chunk_size):
-    """Tell how many of a number of copies of a batch go through the model at a time.
+def even_chunks(number, most):
+    """Return a chunk size, at most the one given, by which chunks are of nearly one size.
 
     Args:
-        batch: number of samples, or `None` where it is unknown.
-        number: number of copies.
-        chunk_size: number of samples that may go through it, but for a single copy.
-
-    Returns:
-        integer, by which copies make chunks of nearly one size.
+        number: number of what is cut into chunks.
+        most: number of them that a chunk may have, an integer or a scalar tensor.
     """
-    if batch is None:
-        return 1
-    chunks = -(-number // max(1, chunk_size // batch))
-    return -(-number // chunks)
-
-
-def even_chunks(batch, number, chunk_size):
-    """Return a chunk size, at most the one given, by which copies make chunks of nearly one size.
-
-    Args:
-        batch: number of samples, or a scalar tensor where it is unknown.
-        number: number of copies of each.
-        chunk_size: number of copies that may go through a model at a time.
-    """
-    if tf.is_tensor(batch):
-        return chunk_size
-    chunks = -(-batch * number // chunk_size)
-    return -(-batch * number // chunks)
+    return -(-number // -(-number // most))
 
 
 def gradients_by_inputs(model, inputs, by_activations=False):

@@ -214,7 +214,8 @@ def _add_gradients(totals, model, inputs, indices, starts, nodes, weights, chunk
         list of the sums.
     """
     batch, num_steps = _axes.sizes(totals[0])[0], nodes.shape[0]
-    chunk_size = even_chunks(batch, num_steps, chunk_size)
+    if not tf.is_tensor(batch):
+        chunk_size = even_chunks(batch * num_steps, chunk_size)
     num_chunks = -(-batch * num_steps // chunk_size)
     most_samples = (chunk_size - 2) // num_steps + 2  # Of a chunk.
     # Gradients pass through affine layers alike at every step: their sum does.

@@ -11,6 +11,7 @@ from keras_explainable._checks import number
 from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
+from keras_explainable.methods._inputs import even_chunks
 from keras_explainable.methods._units import float_logits
 
 
@@ -57,17 +58,118 @@ def add_noise(inputs, stddev, relative, seed, repetition):
     return tf.nest.pack_sequence_as(inputs, noisy)
 
 
+def noisy_copies(inputs, stddev, relative, seed, first, count):
+    """Add normal noise to a number of copies of the inputs, from one draw on.
+
+    Args:
+        inputs: as in `add_noise`.
+        stddev: as in `add_noise`.
+        relative: as in `add_noise`.
+        seed: as in `add_noise`.
+        first: number of the first draw.
+        count: number of copies, an integer or a scalar tensor.
+
+    Returns:
+        tensors `(count * batch, ...)`, one copy of the batch after the other.
+    """
+    copies = tf.map_fn(
+        lambda repetition: add_noise(inputs, stddev, relative, seed, repetition),
+        first + tf.range(count),
+        fn_output_signature=tf.nest.map_structure(lambda x: x.dtype, inputs),
+        parallel_iterations=1,
+    )
+    return tf.nest.map_structure(lambda c: tf.reshape(c, (-1, *_axes.sizes(c)[2:])), copies)
+
+
 def repeated(structure, count):
     """Repeat tensors `(batch, ...)` a number of times, one batch after the other."""
+
+    def repeat(tensor):
+        ones = [1] * (tensor.shape.rank - 1)
+        return tf.tile(tensor, (count, *ones))
+
     return tf.nest.map_structure(
-        lambda t: None if t is None else tf.concat([tf.convert_to_tensor(t)] * count, 0), structure
+        lambda t: None if t is None else repeat(tf.convert_to_tensor(t)), structure
     )
 
 
-def unfolded(tensor, count):
+def unfolded(structure, count):
     """Return `(count, batch, ...)` of what was explained of a batch repeated so many times."""
-    sizes = _axes.sizes(tensor)
-    return tf.reshape(tensor, (count, sizes[0] // count, *sizes[1:]))
+
+    def unfold(tensor):
+        sizes = _axes.sizes(tensor)
+        return tf.reshape(tensor, (count, sizes[0] // count, *sizes[1:]))
+
+    return tf.nest.map_structure(unfold, structure)
+
+
+def copies_at_once(inputs, number, chunk_size):
+    """Tell how many of a number of copies of a batch go through the model at a time.
+
+    Args:
+        inputs: tensors `(batch, ...)`.
+        number: number of copies.
+        chunk_size: number of samples that may go through it, but for a single copy.
+
+    Returns:
+        integer, or a scalar tensor where the batch is unknown, by which copies make chunks of
+        nearly one size.
+    """
+    fitting = chunk_size // _axes.sizes(tf.nest.flatten(inputs)[0])[0]
+    most = tf.maximum(fitting, 1) if tf.is_tensor(fitting) else max(fitting, 1)
+    return even_chunks(number, most)
+
+
+def moments(explain, number, size, with_deviations=False):
+    """Average what is explained of copies, some of them at a time.
+
+    Args:
+        explain: function from the number of the first copy, and how many there are, to a structure
+            of float32 tensors `(copies, ...)`.
+        number: number of copies.
+        size: number of copies at a time, an integer or a scalar tensor.
+        with_deviations: also sum the squared deviations from the mean.
+
+    Returns:
+        means: structure of float32 tensors `(...)`.
+        deviations: the same of the sums of squared deviations, or `()`.
+    """
+
+    def explain_part(first, count):
+        parts = explain(first, count)
+        means = tf.nest.map_structure(lambda p: tf.reduce_mean(p, 0), parts)
+        if not with_deviations:
+            return means, ()
+        return means, tf.nest.map_structure(
+            lambda p, mean: tf.reduce_sum(tf.square(p - mean), 0), parts, means
+        )
+
+    def update(done, means, deviations):
+        found, others = explain_part(done, size)
+        share = tf.cast(size / (done + size), tf.float32)
+        steps = tf.nest.map_structure(tf.subtract, found, means)
+        if with_deviations:
+            # Squared deviations of parts are merged, which doesn't cancel.
+            deviations = tf.nest.map_structure(
+                lambda d, other, step: (
+                    d + other + tf.square(step) * tf.cast(done, tf.float32) * share
+                ),
+                *(deviations, others, steps),
+            )
+        means = tf.nest.map_structure(lambda mean, step: mean + step * share, means, steps)
+        return done + size, means, deviations
+
+    # What is left over comes first.
+    first = number - (number - 1) // size * size
+    means, deviations = explain_part(0, first)
+    if tf.is_tensor(first) or first < number:
+        _, means, deviations = tf.while_loop(
+            lambda done, *_: done < number,
+            update,
+            (first, means, deviations),
+            parallel_iterations=1,
+        )
+    return means, deviations
 
 
 def check_noise(num_samples, stddev, seed):

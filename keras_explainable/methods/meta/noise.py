@@ -9,12 +9,13 @@ import tensorflow as tf
 from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
 from keras_explainable._typing import Method
-from keras_explainable.methods._inputs import at_once
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods._registry import registration
-from keras_explainable.methods.meta._repeating import add_noise
 from keras_explainable.methods.meta._repeating import check_noise
+from keras_explainable.methods.meta._repeating import copies_at_once
 from keras_explainable.methods.meta._repeating import explained_units
+from keras_explainable.methods.meta._repeating import moments
+from keras_explainable.methods.meta._repeating import noisy_copies
 from keras_explainable.methods.meta._repeating import own_seed
 from keras_explainable.methods.meta._repeating import repeated
 from keras_explainable.methods.meta._repeating import unfolded
@@ -89,48 +90,20 @@ def smooth(
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         logits, indices = explained_units(model, inputs, indices)
         by_sample = [n for n in registration(method).sample_options if options.get(n) is not None]
-        size = at_once(tf.nest.flatten(inputs)[0].shape[0], num_samples, chunk_size)
-        remainder = num_samples % size or size
+        size = copies_at_once(inputs, num_samples, chunk_size)
 
         def explain_noisy(first, count):
-            draws = [add_noise(inputs, stddev, relative, seed, first + i) for i in range(count)]
-            noisy = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *draws)
+            noisy = noisy_copies(inputs, stddev, relative, seed, first, count)
             units, rows = repeated((indices, {n: options[n] for n in by_sample}), count)
-            maps = method(model, noisy, units, **(options | rows))[1]
-            maps = tf.nest.map_structure(lambda m: unfolded(m, count), maps)
-            if statistic == "mean_square":
-                maps = tf.nest.map_structure(tf.square, maps)
-            means = tf.nest.map_structure(lambda m: tf.reduce_mean(m, 0), maps)
-            if statistic != "variance":
-                return means, ()
-            squares = tf.nest.map_structure(
-                lambda m, mean: tf.reduce_sum(tf.square(m - mean), 0), maps, means
-            )
-            return means, squares
+            maps = unfolded(method(model, noisy, units, **(options | rows))[1], count)
+            if statistic != "mean_square":
+                return maps
+            return tf.nest.map_structure(tf.square, maps)
 
-        def update(done, means, squares):
-            found, deviations = explain_noisy(done, size)
-            share = tf.cast(size / (done + size), tf.float32)
-            steps = tf.nest.map_structure(tf.subtract, found, means)
-            if statistic == "variance":
-                # Squared deviations of parts are merged, which doesn't cancel.
-                squares = tf.nest.map_structure(
-                    lambda s, d, step: s + d + tf.square(step) * tf.cast(done, tf.float32) * share,
-                    *(squares, deviations, steps),
-                )
-            means = tf.nest.map_structure(lambda mean, step: mean + step * share, means, steps)
-            return done + size, means, squares
-
-        means, squares = explain_noisy(0, remainder)
-        if remainder < num_samples:
-            _, means, squares = tf.while_loop(
-                lambda done, *_: done < num_samples,
-                update,
-                (remainder, means, squares),
-                parallel_iterations=1,
-            )
-        if statistic == "variance":
-            return logits, tf.nest.map_structure(lambda s: s / num_samples, squares)
+        with_deviations = statistic == "variance"
+        means, deviations = moments(explain_noisy, num_samples, size, with_deviations)
+        if with_deviations:
+            return logits, tf.nest.map_structure(lambda d: d / num_samples, deviations)
         return logits, means
 
     vars(explain)["keeps_gradients"] = statistic == "mean"

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
 from keras_explainable._typing import ArrayLike
 from keras_explainable._typing import Method
 from keras_explainable._variation import area_under_total_variation
@@ -19,10 +20,14 @@ from keras_explainable.methods._inputs import reduce_channels
 from keras_explainable.methods._inputs import with_floats
 from keras_explainable.methods._registry import meta_method
 from keras_explainable.methods._registry import registration
-from keras_explainable.methods.meta._repeating import add_noise
 from keras_explainable.methods.meta._repeating import check_noise
+from keras_explainable.methods.meta._repeating import copies_at_once
 from keras_explainable.methods.meta._repeating import explained_units
+from keras_explainable.methods.meta._repeating import moments
+from keras_explainable.methods.meta._repeating import noisy_copies
 from keras_explainable.methods.meta._repeating import own_seed
+from keras_explainable.methods.meta._repeating import repeated
+from keras_explainable.methods.meta._repeating import unfolded
 
 # The search of the authors: its first step, what steps shrink by, and when it ends.
 _FIRST_STEP = 0.1
@@ -40,6 +45,7 @@ def smooth_taylor(
     objective: Callable | None = None,
     root: ArrayLike | None = None,
     seed: int = 0,
+    chunk_size: int = 16,
 ) -> Callable:
     r"""Explain inputs by their first-order Taylor expansions at random roots: SmoothTaylor.
 
@@ -65,6 +71,7 @@ def smooth_taylor(
         root: one root for all, in place of random ones: a number, or an array that broadcasts to
             the inputs. Defaults to `None`.
         seed: integer; the same seed gives the same maps. Defaults to 0.
+        chunk_size: number of samples that are explained at a time, as in `smooth`. Defaults to 16.
 
     Returns:
         a method with the options of the one given. Its `reduction` defaults to "signed_sum".
@@ -90,6 +97,7 @@ def smooth_taylor(
     if isinstance(stddev, str) and not is_adaptive:
         raise invalid("stddev", 'a number from 0 on or "adaptive"', repr(stddev))
     check_noise(num_samples, 0.0 if is_adaptive else stddev, seed)
+    positive_integer("chunk_size", chunk_size)
     if is_adaptive and root is not None:
         raise invalid("root", '`None` with `stddev="adaptive"`', repr(root))
     known = registration(method)
@@ -111,33 +119,30 @@ def smooth_taylor(
         ends = tf.nest.flatten(explained)
         logits, indices = explained_units(model, inputs, indices)
 
-        def expand(roots, units):
+        size = copies_at_once(inputs, num_samples, chunk_size)
+
+        def expand(roots, units, count=1):
             gradients = method(model, roots, units, reduction=None, **options)[1]
-            offsets = [end - z for end, z in zip(ends, _floats(roots), strict=True)]
+            offsets = [
+                end - z for end, z in zip(repeated(ends, count), _floats(roots), strict=True)
+            ]
             pairs = zip(tf.nest.flatten(gradients), offsets, strict=True)
             return [g * tf.reshape(tf.cast(o, g.dtype), tf.shape(g[..., :1])) for g, o in pairs]
 
-        def average(scale, units, num_units):
-            def add(i, means):
-                terms = expand(add_noise(inputs, scale, False, seed, i), units)
-                count = tf.cast(i + 1, tf.float32)
-                return i + 1, [m + (t - m) / count for m, t in zip(means, terms, strict=True)]
+        def average(scale, units):
+            def explain_noisy(first, count):
+                roots = noisy_copies(inputs, scale, False, seed, first, count)
+                return unfolded(expand(roots, repeated(units, count), count), count)
 
-            means = [
-                tf.repeat(tf.zeros_like(end, tf.float32)[..., None], num_units, -1) for end in ends
-            ]
-            means = [m[..., None, :] if m.shape.rank == 3 else m for m in means]
-            return tf.while_loop(
-                lambda i, _: i < num_samples, add, (0, means), parallel_iterations=1
-            )[1]
+            return moments(explain_noisy, num_samples, size)[0]
 
         def adapt(column):
             def score(scale):
-                maps = [reduce_channels(m, "signed_sum", -2) for m in average(scale, units, 1)]
+                maps = [reduce_channels(m, "signed_sum", -2) for m in average(scale, units)]
                 return tf.add_n([objective(m) for m in maps])[:, 0]
 
             units = column[:, None]
-            return [m[..., 0] for m in average(_search(score, ends), units, 1)]
+            return [m[..., 0] for m in average(_search(score, ends), units)]
 
         if root is not None:
             roots = [tf.broadcast_to(_root(root, end), tf.shape(end)) for end in ends]
@@ -150,7 +155,7 @@ def smooth_taylor(
             found = tf.map_fn(adapt, columns, fn_output_signature=signature, parallel_iterations=1)
             found = [tf.transpose(m, (*range(1, m.shape.rank), 0)) for m in found]
         else:
-            found = average(float(stddev), indices, tf.shape(logits)[-1])
+            found = average(float(stddev), indices)
         maps = [reduce_channels(m, reduction, axis=-2) for m in found]
         return logits, tf.nest.pack_sequence_as(explained, maps)
 

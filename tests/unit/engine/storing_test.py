@@ -468,14 +468,14 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_pass(model, monkeyp
             Path(folder).chmod(0o755)
 
 
-def _parts(model, path, monkeypatch):
+def _parts(model, path, monkeypatch, x=IMAGES, **options):
     """Explain without the last step, and return the part of each batch."""
     with monkeypatch.context() as patch:
         patch.setattr(storing, "_PART_SECONDS", 0.0)
         patch.setattr(storing, "_assemble", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):  # noqa: PT011
-            ke.gradcam(model, IMAGES, path=path, **QUIET)
-    return sorted(path.with_name("maps.h5.parts").glob("*.npz"))
+            ke.gradcam(model, x, path=path, **(options or QUIET))
+    return sorted(path.parent.glob("*.parts/*.npz"))
 
 
 @pytest.mark.parametrize("damaged", [[0], [1, 2], [0, 2], [3], [0, 1, 2, 3]])
@@ -491,6 +491,32 @@ def test_only_damaged_parts_are_explained_again(model, path, damaged, kind, monk
     assert len(runs) == len(damaged)
     equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
     assert [p.name for p in path.parent.iterdir()] == ["maps.h5"]
+
+
+def _reshuffled():
+    """Return a data set that comes in another order each time that it is gone through."""
+    dataset = tf.data.Dataset.from_tensor_slices(IMAGES).shuffle(11, seed=3)
+    return dataset.filter(lambda x: True).batch(3)  # noqa: ARG005
+
+
+@pytest.mark.parametrize("shard", [None, (1, 2)])
+def test_a_data_set_in_another_order_each_time_goes_on_in_one(model, path, shard, monkeypatch):
+    options = {"shard": shard, "verbose": 0}
+    store = ke.gradcam(model, _reshuffled(), path=path, **options)
+    expected = store.numpy()
+    store.paths[0].unlink()
+    for part in _parts(model, path, monkeypatch, _reshuffled(), **options)[::2]:
+        part.unlink()
+    equal(ke.gradcam(model, _reshuffled(), path=path, **options).numpy(), expected)
+
+
+def test_a_data_set_that_became_shorter_is_told(model, path, monkeypatch):
+    dataset, _ = source("dataset of unknown length")
+    for part in _parts(model, path, monkeypatch, dataset, verbose=0)[1:3]:
+        part.unlink()
+    with pytest.raises(OSError, match="Parts of .* are missing"):
+        ke.gradcam(model, dataset.take(2), path=path, verbose=0)
+    assert not path.exists()
 
 
 def test_a_part_with_other_bits_is_named_and_explained_again(model, path, monkeypatch):

@@ -193,6 +193,28 @@ def test_a_chunk_holds_as_many_copies_as_it_says():
     assert batches == [len(IMAGES), 2 * len(IMAGES), 2 * len(IMAGES)]
 
 
+@pytest.mark.parametrize("name", ["smooth", "smooth_taylor"])
+@pytest.mark.parametrize("mode", [{}, {"jit_compile": True}])
+def test_batches_of_any_size_are_explained_in_chunks_as_large_as_others(name, mode):
+    sizes = []
+
+    def noted(model, inputs, indices=None, *, reduction="max"):
+        if not mode:  # XLA can't call back.
+            tf.py_function(lambda n: sizes.append(int(n)), [tf.shape(inputs)[0]], [])
+        return ke.methods.get("gradients")(model, inputs, indices, reduction=reduction)
+
+    meta = getattr(ke.methods, name)
+    method = meta(noted, num_samples=5, stddev=0.3, chunk_size=7)
+    explainer = ke.Explainer(method, zoo.any_size().model, postprocessing=None, **mode)
+    for batch, expected in ((3, [1, 2, 2]), (2, [2, 3]), (1, [5]), (3, [1, 2, 2])):
+        sizes.clear()
+        maps = explainer.explain(IMAGES[:batch], 1, verbose=0)[1]
+        assert sorted(sizes) == ([] if mode else [copies * batch for copies in expected])
+        alone = meta("gradients", num_samples=5, stddev=0.3)
+        expected = ke.explain(alone, zoo.any_size().model, IMAGES[:batch], 1, **RAW)[1]
+        np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5 * np.abs(maps).max())
+
+
 def test_copies_that_one_chunk_holds_are_traced_once():
     traces = []
 
