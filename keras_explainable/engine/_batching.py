@@ -149,6 +149,8 @@ class Streamed:
 
         The data set is gone through once, as it may come in another order the next time.
         """
+        if not ranges:
+            return iter(())
         *_, last = ranges
         dataset = self._dataset.enumerate()
         if last[1] is not None:

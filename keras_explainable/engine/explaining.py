@@ -343,6 +343,7 @@ class Explainer(keras.Model):
         size = source.size
         try:
             ends = [(first, num_batches if stop is None else stop) for first, stop in ranges]
+            ends = [(first, stop) for first, stop in ends if stop is None or first < stop]
             for step, batch in source.batches(ends, index, count):
                 callbacks.on_predict_batch_begin(step)
                 size = size or num_rows(batch)
