@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import json
 
 import keras
@@ -11,38 +12,91 @@ import tensorflow as tf
 from keras_explainable import _compat
 from keras_explainable import inspection
 
+_PLAIN = (type(None), str, int, float, bool)
+_NAMES = ("__qualname__", "__name__", "name")
 
-def described(value):
-    """Return what tells a value from others, in terms that JSON can hold."""
+
+def described(value, seen=None):
+    """Return what tells a value from others, in terms that JSON can hold.
+
+    Functions are told by what they do: their code, what they hold, and the functions and plain
+    values of their module that they use; objects that are called by their class and attributes;
+    layers by their name and weights; other objects by their name alone.
+
+    Args:
+        value: what is described.
+        seen: dict of what was described on the way, by its `id`. Defaults to nothing.
+    """
+    seen = {} if seen is None else seen
     if isinstance(value, dict):
-        return {str(name): described(v) for name, v in value.items()}
+        return {str(name): described(v, seen) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [described(v) for v in value]
+        return [described(v, seen) for v in value]
+    if isinstance(value, set | frozenset):  # They come in another order in each process.
+        return sorted(map(repr, value))
     if isinstance(value, np.ndarray | tf.Tensor):
         return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     if isinstance(value, inspection.Target):
-        return [described(part) for part in (value.kind, value.data, value.inner)]
-    if value is None or isinstance(value, str | int | float | bool):
+        return [described(part, seen) for part in (value.kind, value.data, value.inner)]
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, np.generic):
         return value.item()
-    name = getattr(value, "__qualname__", getattr(value, "name", type(value).__name__))
     if isinstance(value, functools.partial):
-        return described([value.func, value.args, value.keywords])
-    if hasattr(value, "options"):  # Those of a meta method.
-        return [name, described(value.options)]
-    if not hasattr(value, "__code__"):
+        return described([value.func, value.args, value.keywords], seen)
+    if isinstance(value, keras.Layer):
+        return [value.name, fingerprint(value)]
+    name = next((getattr(value, n) for n in _NAMES if hasattr(value, n)), type(value).__name__)
+    if id(value) in seen:
         return name
-    held = [cell.cell_contents for cell in value.__closure__ or ()]
-    held = [getattr(v, "__qualname__", None) if callable(v) else described(v) for v in held]
-    defaults = described([value.__defaults__, value.__kwdefaults__])
-    return [name, _code(value.__code__), held, defaults]
+    seen[id(value)] = value
+    if hasattr(value, "options"):  # Those of a meta method.
+        return [name, described(value.options, seen)]
+    if hasattr(value, "__code__"):
+        owner = getattr(value, "__self__", None)
+        return [name, *_function(value, seen), described(_attributes(owner), seen)]
+    call = type(value).__call__ if callable(value) else None
+    if hasattr(call, "__code__"):
+        return [type(value).__qualname__, *_function(call, seen), described(vars(value), seen)]
+    return name
+
+
+def _attributes(owner):
+    """Return what a bound method works with."""
+    if owner is None or isinstance(owner, keras.Layer):
+        return owner
+    return getattr(owner, "__dict__", type(owner).__name__)
+
+
+def _function(function, seen):
+    """Return the code of a function, and the values that it works with."""
+    code, known = function.__code__, function.__globals__
+    used = {name: known[name] for name in sorted(_names(code)) if name in known}
+    used = {
+        name: value
+        for name, value in used.items()
+        if isinstance(value, (*_PLAIN, np.ndarray))
+        or (callable(value) and getattr(value, "__module__", None) == function.__module__)
+    }
+    held = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
+    defaults = [function.__defaults__, function.__kwdefaults__]
+    return [_code(code), described([held, defaults, used], seen)]
+
+
+def _names(code):
+    """Return the names that a function uses, and those that functions inside it do."""
+    inner = (_names(constant) for constant in code.co_consts if hasattr(constant, "co_code"))
+    return {*code.co_names}.union(*inner)
 
 
 def _code(code):
     """Return what a function does, the functions inside it included."""
-    constants = [_code(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
+    constants = [_code(c) if hasattr(c, "co_code") else _constant(c) for c in code.co_consts]
     return [code.co_code.hex(), constants, list(code.co_names)]
+
+
+def _constant(value):
+    return described(value) if isinstance(value, frozenset) else repr(value)
 
 
 def _configuration(layer):

@@ -60,8 +60,8 @@ class Slices:
 
     def identity(self, whole=True):
         """Return what tells the data from others: all, or the first and the last batch."""
-        data = self._data if whole else [self[0], self[self.num_batches - 1]]
-        return [self._num_samples, self.size, digest(data, self.size)]
+        parts = [self._data] if whole else [self[0], self[self.num_batches - 1]]
+        return {"samples": self._num_samples, **_told(parts, self.size)}
 
 
 class Loaded:
@@ -114,10 +114,10 @@ class Loaded:
         """Return `None`: how many there are is known when they were read."""
 
     def identity(self, whole=True):  # noqa: ARG002
-        """Return what tells the data from others: their number, and the first batch."""
+        """Return what tells the data from others: the first batch."""
         batch = self[0]
         self.size = num_rows(batch)
-        return [self.num_batches, digest(batch, 32)]
+        return _told([batch], self.size)
 
 
 class Streamed:
@@ -168,16 +168,30 @@ class Streamed:
         """Return `None`: how many there are is known when they were read."""
 
     def identity(self, whole=True):  # noqa: ARG002
-        """Return what tells the data from others: their number, and the first batch."""
+        """Return what tells the data from others: the first batch."""
         batch = keras.tree.map_structure(np.asarray, self.first())
         self.size = num_rows(batch)
-        return [self.num_batches, digest(batch, 32)]
+        return _told([batch], self.size)
 
 
 def _numbers(source, ranges, index, count):
     """Go through the numbers, within a shard, of the batches of some ranges of it."""
     of_shard = len(range(index, source.num_batches, count))
     return itertools.chain(*(range(of_shard)[slice(*ends)] for ends in ranges))
+
+
+def _told(parts, size):
+    """Return what tells batches, or all data, from others, each under what users call it."""
+    units = ("indices", "argmax")
+    inputs = [part["inputs"] for part in parts]
+    chosen = [{name: part[name] for name in units if name in part} for part in parts]
+    beside = [{n: v for n, v in part.items() if n not in ("inputs", *units)} for part in parts]
+    return {
+        "batch_size": size,
+        "data": digest(inputs, size),
+        "y": [sorted(chosen[0]), digest(chosen, size)],
+        "data of options": digest(beside, size),
+    }
 
 
 def no_batches():

@@ -24,6 +24,7 @@ from keras_explainable import inspection
 from keras_explainable._checks import invalid
 from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
+from keras_explainable._checks import positive_integer
 from keras_explainable._checks import renamed
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
@@ -58,6 +59,7 @@ from keras_explainable.engine._listening import listened
 from keras_explainable.engine._progress import Progress
 from keras_explainable.inspection import feeding
 from keras_explainable.methods import _registry
+from keras_explainable.methods._units import limited
 
 # Explainers kept per model, so that a second call with the same options finds its compiled step.
 _explainers = Kept(64)
@@ -82,6 +84,7 @@ class Explainer(keras.Model):
             of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
+        max_bytes: memory for what is explained side by side, as in `explain`.
         inputs: batch of inputs, needed only for a subclassed model whose input shape Keras doesn't
             know.
         **options: keyword arguments of the method, the same for all samples.
@@ -115,6 +118,7 @@ class Explainer(keras.Model):
         reshape: Reshape = None,
         run_eagerly: bool = False,
         jit_compile: bool = False,
+        max_bytes: int | None = None,
         inputs: Inputs | None = None,
         **options: Any,
     ) -> None:
@@ -129,6 +133,7 @@ class Explainer(keras.Model):
             "reshape": reshape,
             "run_eagerly": run_eagerly,
             "jit_compile": jit_compile,
+            "max_bytes": max_bytes,
         }
         given = options | _showing.changed(Explainer.__init__, given)
         of = f"of {_showing.shown(registration.method)} for {model.name!r}"
@@ -137,6 +142,8 @@ class Explainer(keras.Model):
             postprocessing = None if is_raw else registration.postprocessing
         filter_maps = filters.get(postprocessing)
         sizes = filters.checked_sizes(resizing)
+        if max_bytes is not None:
+            positive_integer("max_bytes", max_bytes)
         _check_options(registration, options)
         with model.distribute_strategy.scope():
             super().__init__(name=f"{model.name}_explainer")
@@ -145,9 +152,10 @@ class Explainer(keras.Model):
         # A text, as Keras would track the layers among the arguments.
         self._said = _showing.line(self, of, **given)
         self.target = output if isinstance(output, inspection.Target) else None
-        arguments = [layer, output, postprocessing, resizing, reshape, jit_compile]
+        arguments = [layer, output, postprocessing, resizing, reshape, jit_compile, max_bytes]
         self.description = json.dumps(described(arguments))
         self.method = functools.partial(registration.method, **options)
+        self._max_bytes = max_bytes
         self.sample_options = registration.sample_options
         self.postprocessing = filter_maps
         # Maps of gradient methods are born at the size of the input.
@@ -431,8 +439,13 @@ class Explainer(keras.Model):
 
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
-        returned = self.method(self.exposed, inputs, indices, **data.get("options", {}))
+        returned = self.apply(self.exposed, inputs, indices, data.get("options", {}))
         return self._finished(inputs, *returned)
+
+    def apply(self, model, inputs, indices, options):
+        """Run the method on tensors, within the memory that it may take."""
+        with limited(self._max_bytes):
+            return self.method(model, inputs, indices, **options)
 
     def _finished(self, inputs, logits, maps):
         """Return what a method returned, in the form that it leaves the step."""
@@ -528,7 +541,8 @@ class Explainer(keras.Model):
             "method": described(self.method),
             "options": self.description,
             "model": fingerprint(self.exposed),
-            "data": [num_batches, *source.identity(whole=shard is None)],
+            "number of batches": num_batches,
+            **source.identity(whole=shard is None),
         }
 
     def _arrays(self, x, y, options, target=None):
@@ -684,6 +698,7 @@ def explain(
     reshape: Reshape = None,
     run_eagerly: bool = False,
     jit_compile: bool = False,
+    max_bytes: int | None = None,
     path: None = None,
     dtype: str = "float32",
     shard: None = None,
@@ -708,6 +723,7 @@ def explain(
     reshape: Reshape = None,
     run_eagerly: bool = False,
     jit_compile: bool = False,
+    max_bytes: int | None = None,
     path: PathLike | None = None,
     dtype: str = "float32",
     shard: tuple[int, int] | None = None,
@@ -749,6 +765,10 @@ def explain(
             of the patch embedding.
         run_eagerly: run without compiling, for debugging. Defaults to False.
         jit_compile: compile with XLA. Defaults to False.
+        max_bytes: memory, in bytes, for gradients that are held side by side where there are many
+            units: as many units, or positions, as fit are explained at once, one unit or two
+            positions at the least. It changes time and memory, and no map but by rounding. Defaults
+            to 2^24 for units and 2^30 for positions, which is fast; see the page on speed.
         path: file to write logits and maps to, such as "maps.h5", or "maps.zarr" with the package
             zarr, in place of returning arrays: memory doesn't grow with the data. A call that was
             interrupted goes on when it is made again, and gives the very same file.
@@ -796,6 +816,7 @@ def explain(
             "reshape": reshape,
             "run_eagerly": run_eagerly,
             "jit_compile": jit_compile,
+            "max_bytes": max_bytes,
             **{name: option for name, option in options.items() if name not in kept},
         },
     )

@@ -57,6 +57,7 @@ class Shortcut(Protocol):
         reshape: Reshape = None,
         run_eagerly: bool = False,
         jit_compile: bool = False,
+        max_bytes: int | None = None,
         path: None = None,
         dtype: str = "float32",
         shard: None = None,

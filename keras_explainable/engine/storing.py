@@ -21,7 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable._checks import invalid
+from keras_explainable._checks import mistyped
 from keras_explainable._checks import one_of
+from keras_explainable._checks import positive_integer
 from keras_explainable._typing import Arrays
 from keras_explainable._typing import PathLike
 from keras_explainable.engine._batching import no_batches
@@ -33,6 +35,8 @@ _VERSION = 1
 # A part is written when it is that large or that old, whichever is first.
 _PART_BYTES, _PART_SECONDS = 64e6, 15.0
 _CHUNK_BYTES = 1e6
+# What the folder of the parts of a file has after its name.
+_PARTS = ".parts"
 # What libraries raise for files of another kind, or of a part of one.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError)
 
@@ -71,7 +75,7 @@ class Store:
         listed = path if isinstance(path, list | tuple) else [path]
         if not listed:
             raise invalid("path", "one file at least", path)
-        stores = [_shards(Path(p)) or [Path(p)] for p in listed]
+        stores = [_shards(_checked(p)) or [Path(p)] for p in listed]
         self.paths = [p for files in stores for p in files]
         described = {p: _described(p) for p in self.paths}
         for name, files in zip(listed, stores, strict=True):
@@ -148,7 +152,11 @@ class Store:
 
         Returns:
             `tf.data.Dataset` of `(logits, maps)`.
+
+        Raises:
+            ValueError: if `batch_size` is no positive integer.
         """
+        batch_size = positive_integer("batch_size", batch_size)
         specs = {name: tf.TensorSpec((None, *shape)) for name, shape in self._shapes.items()}
         signature = specs.pop("logits"), _structured(specs)
 
@@ -185,7 +193,7 @@ class Writer:
     """
 
     def __init__(self, path, dtype, identity, is_only_reading=False, shard=None):
-        self.path = Path(path) if shard is None else _shard(Path(path), *shard)
+        self.path = _checked(path) if shard is None else _shard(_checked(path), *shard)
         self.is_only_reading = is_only_reading
         one_of("dtype", dtype, DTYPES)
         if self.path.suffix not in SUFFIXES:
@@ -194,7 +202,8 @@ class Writer:
             _zarr()
         if not self.path.parent.is_dir():
             raise invalid("path", "a file in a folder that is there", str(path))
-        others = [p for p in _files(Path(path)) if _count(p) != _count(self.path)]
+        there = _files(Path(path)) + _files(Path(path), _PARTS)
+        others = [p for p in there if _count(p) != _count(self.path)]
         if others:
             hint = "Delete it, or write to another path."
             kind = "but one file" if shard is None else f"but {shard[1]} shards"
@@ -204,7 +213,7 @@ class Writer:
             identity["shard"] = shard
         self._identity = json.loads(json.dumps(identity))
         self._dtype, self._shard = dtype, shard
-        self._parts = self.path.with_name(f"{self.path.name}.parts")
+        self._parts = self.path.with_name(f"{self.path.name}{_PARTS}")
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
         self.num_batches = 0
         self._present = []
@@ -319,6 +328,16 @@ class Writer:
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
 
 
+def _checked(path):
+    """Return a path, or raise that it is none of a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise mistyped("path", "the path of a file", path)
+    path = Path(path)
+    if path.is_dir() and path.suffix != ".zarr":
+        raise invalid("path", "the path of a file", f"{path}, which is a folder")
+    return path
+
+
 def _shard(path, index, count):
     """Return the file of a shard of a store."""
     return path.with_name(f"{path.stem}-{index:05d}-of-{count:05d}{path.suffix}")
@@ -326,13 +345,13 @@ def _shard(path, index, count):
 
 def _count(path):
     """Return of how many shards the file is one, or `None`."""
-    found = re.search(r"-\d{5,}-of-(\d{5,})$", path.stem)
+    found = re.search(r"-\d{5,}-of-(\d{5,})$", Path(path.name.removesuffix(_PARTS)).stem)
     return int(found[1]) if found else None
 
 
-def _files(path):
-    """Return the files of a store that are there: one, or shards."""
-    name = re.compile(rf"{re.escape(path.stem)}(-\d+-of-\d+)?{re.escape(path.suffix)}")
+def _files(path, ending=""):
+    """Return the files of a store that are there, one or shards, or the folders of their parts."""
+    name = re.compile(rf"{re.escape(path.stem)}(-\d+-of-\d+)?{re.escape(path.suffix + ending)}")
     return sorted(p for p in path.parent.glob("*") if name.fullmatch(p.name))
 
 
@@ -454,10 +473,11 @@ def _assemble(path, parts, identity):
     """Write one file of all parts, one part in memory at a time."""
     with _opened(path, "w") as file:
         counted, shapes = 0, {}
+        number = sum(len(_loaded(part, ["logits"])["logits"]) for part in parts)
         for part in parts:
             for name, array in _loaded(part).items():
                 if counted == 0:
-                    _create(file, name, array)
+                    _create(file, name, array, number)
                 file[name].resize((counted + len(array), *array.shape[1:]))
                 file[name][counted:] = array
                 if name.startswith(("logits", "maps")):
@@ -467,20 +487,21 @@ def _assemble(path, parts, identity):
         file.attrs[_ATTRIBUTE] = json.dumps(described)
 
 
-def _loaded(part):
-    """Read a part; one that is damaged is removed, so that the next call makes it again."""
+def _loaded(part, names=None):
+    """Read fields of a part; one that is damaged is removed, so that the next call makes it."""
     try:
         with np.load(part) as fields:
-            return dict(fields)
+            return {name: fields[name] for name in names or fields}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         part.unlink()
         message = f"The part {part} was damaged, and is removed. The same call makes it again."
         raise OSError(message) from error
 
 
-def _create(file, name, array):
-    """Create an empty array that grows, in chunks of whole samples."""
-    rows = max(1, int(_CHUNK_BYTES // max(array[:1].nbytes, 1)))
+def _create(file, name, array, number):
+    """Create an empty array that grows to a number of samples, in chunks of whole ones."""
+    # Space is taken for whole chunks.
+    rows = min(max(1, int(_CHUNK_BYTES // max(array[:1].nbytes, 1))), number)
     shape, chunks = (0, *array.shape[1:]), (rows, *array.shape[1:])
     if isinstance(file, h5py.Group):
         kept = {"maxshape": (None, *array.shape[1:])}
@@ -512,7 +533,10 @@ def _taken(array, rows):
 def _described(path):
     """Return what a file says of itself."""
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}, and none of shards of it.")
+        said, begun = f"There is no file {path}, and none of shards of it.", _files(path, _PARTS)
+        if begun:
+            said += f" It was begun in {begun[0]}: the call that did goes on when it is made again."
+        raise FileNotFoundError(said)
     try:
         with _opened(path) as file:
             return json.loads(file.attrs[_ATTRIBUTE])

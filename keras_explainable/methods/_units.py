@@ -1,5 +1,8 @@
 """From cotangents of the logits to one map per explained unit."""
 
+import contextlib
+import contextvars
+
 import tensorflow as tf
 
 from keras_explainable import _axes
@@ -15,6 +18,18 @@ _BATCH_SIZE = 32
 # that to be worth the longer compilation.
 _CHUNK_BUDGET = 2**24
 _FEW = 9
+# What a user allows in place of both; methods don't take it, as it changes none of their maps.
+_allowed = contextvars.ContextVar("max_bytes", default=None)
+
+
+@contextlib.contextmanager
+def limited(max_bytes):
+    """Explain within a number of bytes, in place of the budgets of the library, unless `None`."""
+    token = _allowed.set(max_bytes)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
 
 
 def float_logits(logits):
@@ -71,7 +86,8 @@ def explain_columns(explain, logits, indices=None, signature=tf.float32, held=No
     elif held is None or (count or 0) < _FEW:
         maps = _in_turn(explain, columns, signature)
     else:
-        size = max(1, min(count, _CHUNK_BUDGET // (4 * held * (logits.shape[0] or _BATCH_SIZE))))
+        taken = 4 * held * (logits.shape[0] or _BATCH_SIZE)
+        size = max(1, min(count, (_allowed.get() or _CHUNK_BUDGET) // taken))
         # The last chunk is filled up with units that are left out of what is returned.
         columns = tf.pad(columns, ((0, -count % size), (0, 0)))
         chunks = tf.reshape(columns, (-1, size, tf.shape(columns)[1]))
@@ -116,7 +132,8 @@ def explain_linear(explain, explain_column, logits, indices, activations, held):
     values = held or activations.shape[1:].num_elements()
     size = 4 * values * (activations.shape[0] or _BATCH_SIZE)
     # Side by side is fastest, in chunks of two at least where memory doesn't allow it.
-    chunk = None if positions * size <= _BUDGET else max(2, _BUDGET // size)
+    budget = _allowed.get() or _BUDGET
+    chunk = None if positions * size <= budget else max(2, budget // size)
     jacobian = tape.batch_jacobian(maps, cotangent, parallel_iterations=chunk)
     return gather_units(jacobian, indices)
 

@@ -141,9 +141,9 @@ def test_units_side_by_side_have_the_maps_of_each(method, way, monkeypatch):
     expected, used, side_by_side = _reference(method), [], tf.vectorized_map
     monkeypatch.setattr(tf, "vectorized_map", lambda f, c: used.append(1) or side_by_side(f, c))
     monkeypatch.setattr(_units, "_FEW", 1)
-    # Two units of a batch of three: the last chunk is filled up.
-    monkeypatch.setattr(_units, "_CHUNK_BUDGET", 2 * 4 * 3 * zoo.KERNELS)
     build, options = WAYS[way]
     specimen = build()
+    # Two units of a batch of three: the last chunk is filled up.
+    options = {"max_bytes": 2 * 4 * 3 * zoo.KERNELS, **options}
     _close(_explain(method, specimen, **options)[1], expected, specimen.tolerance)
     assert used

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,59 @@ def test_shards_that_do_not_go_together_are_refused(model, path):
     ke.gradcam(model, IMAGES + 1, path=path, shard=(1, 2), **QUIET)
     with pytest.raises(ValueError, match=r"one explanation.*00001-of-00002\.h5.* another data$"):
         ke.Store(path)
+
+
+def test_a_file_that_was_begun_is_named(model, path):
+    with pytest.raises(FileNotFoundError, match=r"none of shards of it\.$"):
+        ke.Store(path)
+    for shard, parts in ((None, "maps.h5.parts"), ((1, 2), "maps-00001-of-00002.h5.parts")):
+        with pytest.raises(RuntimeError):
+            ke.gradcam(
+                model, IMAGES, callbacks=[_stopping_after(1)], path=path, shard=shard, **QUIET
+            )
+        with pytest.raises(FileNotFoundError, match=f"begun in .*{parts}: the call"):
+            ke.Store(path)
+        with pytest.raises(ValueError, match=f"nothing is there but .*{parts}"):
+            ke.gradcam(model, IMAGES, path=path, shard=(0, 3), **QUIET)
+        shutil.rmtree(path.with_name(parts))
+
+
+def test_small_files_take_what_their_type_takes(model, tmp_path):
+    files = [tmp_path / f"{dtype}.h5" for dtype in storing.DTYPES]
+    for file in files:
+        ke.gradcam(model, IMAGES, resizing=64, path=file, dtype=file.stem, **QUIET)
+    sizes = [file.stat().st_size for file in files]
+    for size, width in zip(sizes, (4, 2, 1), strict=True):
+        assert size < 11 * 4 * 64 * 64 * width + 20_000
+
+
+@pytest.mark.parametrize("call", [ke.Store, lambda path: ke.gradcam(build(), IMAGES, path=path)])
+def test_a_path_that_is_none_of_a_file_is_refused(call, path):
+    with pytest.raises(TypeError, match="`path`. Expected the path of a file. Received: 3"):
+        call(3)
+    path.mkdir()
+    with pytest.raises(ValueError, match="which is a folder"):
+        call(path)
+
+
+def test_a_data_set_whose_batches_are_all_there_is_not_gone_through(model, path, monkeypatch):
+    monkeypatch.setattr(storing, "_assemble", lambda *_: 1 / 0)
+    read = []
+
+    def image(number):
+        read.append(number)
+        return IMAGES[number % 11]
+
+    dataset = tf.data.Dataset.range(120).map(lambda n: tf.numpy_function(image, [n], tf.float32))
+    dataset = dataset.map(lambda x: tf.ensure_shape(x, (8, 8, 3))).batch(3)
+    with pytest.raises(ZeroDivisionError):
+        ke.gradcam(model, dataset, path=path, verbose=0)
+    assert {*read} == {*range(120)}
+    monkeypatch.undo()
+    read.clear()
+    assert len(ke.gradcam(model, dataset, path=path, verbose=0)) == 120
+    # The first batch tells it from others; some are loaded ahead.
+    assert len({*read}) < 60
 
 
 @pytest.mark.parametrize("other", [None, (1, 3)])
@@ -590,15 +644,17 @@ def test_stores_of_other_explanations_are_refused(model, path, finished, monkeyp
         ({"model": build(2)}, "model"),
         ({"method": "layercam"}, "method"),
         ({"x": IMAGES + 1}, "data"),
-        ({"x": IMAGES[:9]}, "data"),
-        ({"y": 2}, "data"),
-        ({"batch_size": 4}, "data"),
+        ({"x": IMAGES[:9]}, "data, number of batches, samples, y"),
+        ({"y": 2}, "y"),
+        ({"batch_size": 4}, "batch_size, number of batches"),
+        ({"steps": 2}, "number of batches"),
         ({"resizing": False}, "options"),
         ({"postprocessing": None}, "options"),
+        ({"max_bytes": 2**20}, "options"),
         ({"fusion": "max"}, "method"),
         ({"dtype": "uint8"}, "dtype"),
     ):
-        with pytest.raises(ValueError, match=rf"`path`.*made with another .*{named}"):
+        with pytest.raises(ValueError, match=rf"`path`.*made with another {named}$"):
             explain(**other)
     if finished:
         assert path.read_bytes() == kept

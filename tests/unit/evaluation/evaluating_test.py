@@ -660,6 +660,29 @@ def scaled_by(factor):
     return lambda maps: factor * maps
 
 
+def applying(function):
+    return lambda maps: function(maps)
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, maps):
+        return self.apply(maps)
+
+    def apply(self, maps):
+        return self.factor * maps
+
+
+def with_global(factor):
+    """Return a function of a module that takes its factor from there, by another function."""
+    module = {"__name__": "filters", "FACTOR": factor}
+    text = "def scale(maps):\n    return FACTOR * maps\n\ndef direct(maps):\n    return scale(maps)"
+    exec(text, module)  # noqa: S102
+    return module["direct"]
+
+
 SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
 
 
@@ -671,8 +694,28 @@ SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
         (scaled_by(2), scaled_by(3)),
         (functools.partial(np.clip, a_min=0), functools.partial(np.clip, a_min=1)),
         (SMOOTH(ke.methods.tta("cam", scales=1)), SMOOTH(ke.methods.tta("cam", scales=2))),
+        (Scaled(2), Scaled(3)),
+        (Scaled(2).apply, Scaled(3).apply),
+        (applying(lambda m: 2 * m), applying(lambda m: 3 * m)),
+        (applying(Scaled(2)), applying(Scaled(3))),
+        (with_global(2), with_global(3)),
+        (np.abs, np.sqrt),
+        (lambda m: m in {"a", "b"}, lambda m: m in {"a", "c"}),
     ],
-    ids=["names", "constants", "closures", "partials", "meta methods inside"],
+    ids=[
+        "names",
+        "constants",
+        "closures",
+        "partials",
+        "meta methods inside",
+        "objects",
+        "bound methods",
+        "functions held",
+        "objects held",
+        "globals",
+        "ufuncs",
+        "sets",
+    ],
 )
 def test_functions_are_told_apart_by_what_they_do(one, other):
     from keras_explainable._identity import described

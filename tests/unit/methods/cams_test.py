@@ -64,12 +64,24 @@ def test_more_units_than_positions_take_no_pass_each(units, loops):
 
 
 def test_positions_in_chunks_give_the_same_maps(monkeypatch):
-    model = _deep_model(50)
+    model, chunks, jacobian = _deep_model(50), [], tf.GradientTape.batch_jacobian
+
+    def noted(*arguments, parallel_iterations):
+        chunks.append(parallel_iterations)
+        return jacobian(*arguments, parallel_iterations=parallel_iterations)
+
+    monkeypatch.setattr(tf.GradientTape, "batch_jacobian", noted)
     _, expected = ke.gradcam(model, IMAGES, layer="last", **RAW)
-    for budget in (0, 7 * 2 * 36 * 4 * 4):
-        monkeypatch.setattr("keras_explainable.methods._units._BUDGET", budget)
-        _, maps = ke.gradcam(_deep_model(50), IMAGES, layer="last", **RAW)
+    for max_bytes in (1, 7 * 2 * 36 * 4 * 4):
+        _, maps = ke.gradcam(model, IMAGES, layer="last", max_bytes=max_bytes, **RAW)
         np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+    assert chunks == [None, 2, 7]
+
+
+@pytest.mark.parametrize("max_bytes", [0, 1.5, True, "1 GB"])
+def test_memory_that_is_no_number_of_bytes_is_refused(max_bytes):
+    with pytest.raises(ValueError, match="`max_bytes`. Expected a positive integer"):
+        ke.gradcam(_deep_model(2), IMAGES, max_bytes=max_bytes)
 
 
 def test_cam_is_gradcam_times_the_number_of_positions():
