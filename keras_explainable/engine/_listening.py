@@ -49,7 +49,7 @@ def listened(explainer, data, model):
     """
     inputs, indices = explainer._given(data)
     listening = _Listening(explainer.exposed, inputs)
-    returned = explainer.apply(listening, inputs, indices, data.get("options", {}))
+    returned = explainer._apply(listening, inputs, indices, data.get("options", {}))
     logits = listening.logits
     if logits is None:
         logits = keras.tree.flatten(model(inputs, training=False))[0]

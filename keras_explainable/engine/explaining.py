@@ -439,10 +439,10 @@ class Explainer(keras.Model):
 
     def _explain_eagerly(self, data):
         inputs, indices = self._given(data)
-        returned = self.apply(self.exposed, inputs, indices, data.get("options", {}))
+        returned = self._apply(self.exposed, inputs, indices, data.get("options", {}))
         return self._finished(inputs, *returned)
 
-    def apply(self, model, inputs, indices, options):
+    def _apply(self, model, inputs, indices, options):
         """Run the method on tensors, within the memory that it may take."""
         with limited(self._max_bytes):
             return self.method(model, inputs, indices, **options)
