@@ -2,7 +2,7 @@
 
 Usage: `make bench` (or `python benchmarks/run.py`) measures, prints Markdown tables, and writes the
 numbers to `build/speed.json` (`--json FILE` says where) and a plot of the cost by number of units
-beside. On two processor cores it takes some 40 minutes, or with `--seconds` for each case as many
+beside. On two processor cores it takes some 45 minutes, or with `--seconds` for each case as many
 as it says. `--write` puts all that into the documentation: the tables into `docs/speed.md` and
 `README.md`, between the markers there, `docs/speed.json` and `docs/images/speed_units.png`.
 `--tables` writes these, but for the numbers, from `docs/speed.json`, and measures nothing.

@@ -12,6 +12,7 @@ from keras_explainable._checks import positive_integer
 from keras_explainable.inspection import gather_units
 from keras_explainable.inspection import unit_indices
 from keras_explainable.methods._inputs import even_chunks
+from keras_explainable.methods._registry import registration
 from keras_explainable.methods._units import float_logits
 
 
@@ -91,6 +92,12 @@ def repeated(structure, count):
     return tf.nest.map_structure(
         lambda t: None if t is None else repeat(tf.convert_to_tensor(t)), structure
     )
+
+
+def repeated_options(method, options, count):
+    """Return the options of a method, those with one row per sample repeated as `repeated` does."""
+    names = [n for n in registration(method).sample_options if options.get(n) is not None]
+    return options | repeated({n: options[n] for n in names}, count)
 
 
 def unfolded(structure, count):

@@ -10,7 +10,6 @@ from keras_explainable._checks import one_of
 from keras_explainable._checks import positive_integer
 from keras_explainable._typing import Method
 from keras_explainable.methods._registry import meta_method
-from keras_explainable.methods._registry import registration
 from keras_explainable.methods.meta._repeating import check_noise
 from keras_explainable.methods.meta._repeating import copies_at_once
 from keras_explainable.methods.meta._repeating import explained_units
@@ -18,6 +17,7 @@ from keras_explainable.methods.meta._repeating import moments
 from keras_explainable.methods.meta._repeating import noisy_copies
 from keras_explainable.methods.meta._repeating import own_seed
 from keras_explainable.methods.meta._repeating import repeated
+from keras_explainable.methods.meta._repeating import repeated_options
 from keras_explainable.methods.meta._repeating import unfolded
 
 STATISTICS = ("mean", "mean_square", "variance")
@@ -89,13 +89,12 @@ def smooth(
     def explain(model, inputs, indices=None, **options):
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         logits, indices = explained_units(model, inputs, indices)
-        by_sample = [n for n in registration(method).sample_options if options.get(n) is not None]
         size = copies_at_once(inputs, num_samples, chunk_size)
 
         def explain_noisy(first, count):
             noisy = noisy_copies(inputs, stddev, relative, seed, first, count)
-            units, rows = repeated((indices, {n: options[n] for n in by_sample}), count)
-            maps = unfolded(method(model, noisy, units, **(options | rows))[1], count)
+            own = repeated_options(method, options, count)
+            maps = unfolded(method(model, noisy, repeated(indices, count), **own)[1], count)
             if statistic != "mean_square":
                 return maps
             return tf.nest.map_structure(tf.square, maps)

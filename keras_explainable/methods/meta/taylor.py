@@ -27,6 +27,7 @@ from keras_explainable.methods.meta._repeating import moments
 from keras_explainable.methods.meta._repeating import noisy_copies
 from keras_explainable.methods.meta._repeating import own_seed
 from keras_explainable.methods.meta._repeating import repeated
+from keras_explainable.methods.meta._repeating import repeated_options
 from keras_explainable.methods.meta._repeating import unfolded
 
 # The search of the authors: its first step, what steps shrink by, and when it ends.
@@ -122,7 +123,8 @@ def smooth_taylor(
         size = copies_at_once(inputs, num_samples, chunk_size)
 
         def expand(roots, units, count=1):
-            gradients = method(model, roots, units, reduction=None, **options)[1]
+            own = repeated_options(method, options, count)
+            gradients = method(model, roots, units, reduction=None, **own)[1]
             offsets = [
                 end - z for end, z in zip(repeated(ends, count), _floats(roots), strict=True)
             ]

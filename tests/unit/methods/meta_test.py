@@ -11,6 +11,7 @@ from keras import layers
 
 import keras_explainable as ke
 from keras_explainable._variation import area_under_total_variation
+from keras_explainable.methods import _registry
 from tests import zoo
 
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
@@ -242,6 +243,23 @@ def test_detections_go_along_with_their_samples():
     maps = _explain(smoothed, model, detections=detections, batch_size=2)
     expected = _explain("minmaxcam", model, detections=detections)
     np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_of_points_have_the_options_of_their_samples(monkeypatch):
+    monkeypatch.setattr(_registry, "_METHODS", dict(_registry._METHODS))
+
+    @ke.methods.explaining_method(
+        family="gradient", postprocessing=None, sample_options=["factors"], is_gradient=True
+    )
+    def multiplied(model, inputs, indices=None, *, reduction=None, factors=None):
+        logits, maps = gradients(model, inputs, indices, reduction=reduction)
+        return logits, maps * factors[:, None, None, None]
+
+    gradients, factors = ke.methods.get("gradients"), np.arange(15, dtype="float32").reshape(3, 5)
+    options = {"num_samples": 4, "chunk_size": 6}
+    found = _explain(ke.methods.smooth_taylor("multiplied", **options), factors=factors)
+    once = _explain(ke.methods.smooth_taylor("gradients", **options))
+    np.testing.assert_allclose(found, once * factors[:, None, None], rtol=1e-5, atol=1e-6)
 
 
 def test_meta_methods_nest():
