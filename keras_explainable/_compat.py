@@ -54,27 +54,28 @@ def run_graph(model, inputs, call):
     return model._run_through_graph(inputs, operation_fn=bind)
 
 
-def symbolic_outputs(model):
-    """List the symbolic tensors that the calls in a functional model made when it was built.
+def symbolic_calls(model):
+    """List the calls in a functional model, as they were when it was built.
 
     Args:
         model: functional or sequential `keras.Model`, built.
 
     Returns:
-        list of flat lists of tensors, in the order in which `run_graph` calls.
+        list of triples of the operation, its `(args, kwargs)`, and the flat list of the symbolic
+        tensors that it made, in the order in which `run_graph` calls.
     """
-    made = []
+    calls = []
 
     def note(operation, *args, **kwargs):
         taken = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
         for node in operation._inbound_nodes:
             if [id(t) for t in node.input_tensors] == [id(t) for t in taken]:
                 break
-        made.append(list(node.output_tensors))
-        return made[-1]
+        calls.append((operation, (args, kwargs), list(node.output_tensors)))
+        return calls[-1][-1]
 
     run_graph(model, input_structure(model), note)
-    return made
+    return calls
 
 
 def sublayers(layer):
@@ -132,6 +133,11 @@ def is_functional(model):
         own = type(model).call is not keras.Sequential.call
         return not own and getattr(model, "_functional", None) is not None
     return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def has_graph(layer):
+    """Tell whether a layer keeps a graph of operations, whether or not it is called by it."""
+    return isinstance(layer, Functional) or getattr(layer, "_functional", None) is not None
 
 
 def input_structure(model):

@@ -1,9 +1,11 @@
 """Tell values, functions, models and data from others, across processes."""
 
+import enum
 import functools
 import hashlib
-import inspect
 import json
+import os
+import types
 
 import keras
 import numpy as np
@@ -11,115 +13,36 @@ import tensorflow as tf
 
 from keras_explainable import _compat
 from keras_explainable import inspection
+from keras_explainable.methods import _registry
 
 _PLAIN = (type(None), str, int, float, bool)
-_NAMES = ("__qualname__", "__name__", "name")
+_ARRAYS = (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
+# What is told by how it is written.
+_WRITTEN = (bytes, complex, range, slice, enum.Enum, os.PathLike, np.generic, np.dtype, tf.DType)
+# Packages whose objects are told by their class and configuration alone.
+_LIBRARIES = ("keras", "keras_explainable", "numpy", "tensorflow")
+# Objects in objects that are described at the most.
+_DEPTH = 40
 
 
-def described(value, seen=None):
+def described(value):
     """Return what tells a value from others, in terms that JSON can hold.
 
-    Functions are told by what they do: their code, what they hold, and the functions and plain
-    values of their module that they use; objects that are called by their class and attributes;
-    layers by their name and weights; other objects by their name alone.
-
-    Args:
-        value: what is described.
-        seen: dict of what was described on the way, by its `id`. Defaults to nothing.
+    Functions are told by their code, what they hold, and what they use of their own module; objects
+    by their class, their attributes and how they are called; models and layers by their weights and
+    how they compute. What can't be told in these ways is told by its name.
     """
-    seen = {} if seen is None else seen
-    if isinstance(value, dict):
-        return {str(name): described(v, seen) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [described(v, seen) for v in value]
-    if isinstance(value, set | frozenset):  # They come in another order in each process.
-        return sorted(map(repr, value))
-    if isinstance(value, np.ndarray | tf.Tensor):
-        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-    if isinstance(value, inspection.Target):
-        return [described(part, seen) for part in (value.kind, value.data, value.inner)]
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, functools.partial):
-        return described([value.func, value.args, value.keywords], seen)
-    if isinstance(value, keras.Layer):
-        return [value.name, fingerprint(value)]
-    name = next((getattr(value, n) for n in _NAMES if hasattr(value, n)), type(value).__name__)
-    if id(value) in seen:
-        return name
-    seen[id(value)] = value
-    if hasattr(value, "options"):  # Those of a meta method.
-        return [name, described(value.options, seen)]
-    if hasattr(value, "__code__"):
-        owner = getattr(value, "__self__", None)
-        return [name, *_function(value, seen), described(_attributes(owner), seen)]
-    call = type(value).__call__ if callable(value) else None
-    if hasattr(call, "__code__"):
-        return [type(value).__qualname__, *_function(call, seen), described(vars(value), seen)]
-    return name
+    return _Description().of(value)
 
 
-def _attributes(owner):
-    """Return what a bound method works with."""
-    if owner is None or isinstance(owner, keras.Layer):
-        return owner
-    return getattr(owner, "__dict__", type(owner).__name__)
-
-
-def _function(function, seen):
-    """Return the code of a function, and the values that it works with."""
-    code, known = function.__code__, function.__globals__
-    used = {name: known[name] for name in sorted(_names(code)) if name in known}
-    used = {
-        name: value
-        for name, value in used.items()
-        if isinstance(value, (*_PLAIN, np.ndarray))
-        or (callable(value) and getattr(value, "__module__", None) == function.__module__)
-    }
-    held = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-    defaults = [function.__defaults__, function.__kwdefaults__]
-    return [_code(code), described([held, defaults, used], seen)]
-
-
-def _names(code):
-    """Return the names that a function uses, and those that functions inside it do."""
-    inner = (_names(constant) for constant in code.co_consts if hasattr(constant, "co_code"))
-    return {*code.co_names}.union(*inner)
-
-
-def _code(code):
-    """Return what a function does, the functions inside it included."""
-    constants = [_code(c) if hasattr(c, "co_code") else _constant(c) for c in code.co_consts]
-    return [code.co_code.hex(), constants, list(code.co_names)]
-
-
-def _constant(value):
-    return described(value) if isinstance(value, frozenset) else repr(value)
-
-
-def _configuration(layer):
-    """Return how a layer was made, as text."""
-    try:
-        config = layer.get_config()
-    except NotImplementedError:  # A layer of one's own may not say.
-        return ""
-    kept = {k: v for k, v in config.items() if k not in ("name", "dtype")}
-    return json.dumps(kept, default=described)
+def told(value):
+    """Return a digest of what tells a value from others."""
+    return _hashed(described(value))
 
 
 def fingerprint(model):
-    """Return what tells the layers and weights of a model from others; names tell nothing."""
-    hashed = hashlib.sha256()
-    for layer in _compat.sublayers(model):
-        if not _compat.sublayers(layer):
-            kind = f"{type(layer).__name__} {layer.compute_dtype}"
-            hashed.update(f"{kind} {_configuration(layer)}".encode())
-    for weight in model.weights:
-        hashed.update(f"{weight.shape} {weight.dtype}".encode())
-        hashed.update(np.ascontiguousarray(weight).tobytes())
-    return hashed.hexdigest()
+    """Return what tells how a model computes from others; names tell nothing."""
+    return _Description().layer(model)
 
 
 def digest(data, size):
@@ -130,3 +53,201 @@ def digest(data, size):
         for start in range(0, len(array), size):
             hashed.update(np.ascontiguousarray(array[start : start + size]).tobytes())
     return hashed.hexdigest()
+
+
+class _Description:
+    """Describes a value, each object inside it once."""
+
+    def __init__(self):
+        self._depth = 0
+        # By `id`, with the objects, so that no other ones get it.
+        self._known = {}
+
+    def of(self, value):
+        """Return the description of a value."""
+        if isinstance(value, _PLAIN):
+            return value
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        name = _name(value)
+        if self._depth == _DEPTH:
+            return name
+        self._known[id(value)] = value, name  # For what holds itself.
+        self._depth += 1
+        try:
+            found = self._of(value, name)
+        except Exception:  # noqa: BLE001
+            # Objects of others may refuse anything.
+            found = name
+        self._depth -= 1
+        self._known[id(value)] = value, found
+        return found
+
+    def _of(self, value, name):
+        if isinstance(value, dict):
+            keys = (k if isinstance(k, str) else _written(self.of(k)) for k in value)
+            return dict(zip(keys, map(self.of, value.values()), strict=True))
+        if isinstance(value, list | tuple):
+            return [self.of(v) for v in value]
+        if isinstance(value, set | frozenset):
+            return sorted(_written(self.of(v)) for v in value)
+        if isinstance(value, np.generic) and isinstance(value.item(), _PLAIN):
+            return value.item()
+        if isinstance(value, _ARRAYS):
+            return self._array(np.asarray(value))
+        if isinstance(value, _WRITTEN):
+            return [type(value).__qualname__, repr(value)]
+        if isinstance(value, keras.KerasTensor):
+            return ["KerasTensor", str(value.shape), value.dtype]
+        if isinstance(value, keras.Layer):
+            return self.layer(value)
+        if isinstance(value, inspection.Target):
+            return self.of([value.kind, value.data, value.inner])
+        if isinstance(value, _registry.Made):
+            return [name, self.of(value.options), self.of(value.__wrapped__)]
+        if isinstance(value, functools.partial):
+            return self.of([value.func, value.args, value.keywords])
+        if isinstance(value, tf.types.experimental.PolymorphicFunction):
+            return self.of(value.python_function)
+        if isinstance(value, types.MethodType):
+            return self.of([value.__func__, value.__self__])
+        if isinstance(value, types.FunctionType):
+            return [name, _hashed(self._function(value))]
+        if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            return name
+        if _package(type(value)) in _LIBRARIES:
+            return [name, self.of(value.get_config())] if hasattr(value, "get_config") else name
+        if hasattr(value, "__wrapped__"):
+            return self.of(value.__wrapped__)
+        return [type(value).__qualname__, _hashed(self._object(value))]
+
+    def _array(self, array):
+        if array.dtype.hasobject:
+            return self.of(array.tolist())
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+
+    def _object(self, value):
+        """Describe how an object of a user is called, and its attributes."""
+        slots = {n for c in type(value).__mro__ for n in getattr(c, "__slots__", ())}
+        held = {n: getattr(value, n) for n in sorted(slots) if not n.startswith("__")}
+        call = type(value).__call__ if callable(value) else None
+        return self.of([call, held | getattr(value, "__dict__", {})])
+
+    def layer(self, layer):
+        """Describe a layer or model."""
+        hashed, layers = hashlib.sha256(), [layer, *_compat.sublayers(layer)]
+        for part in layers:
+            told = []
+            if len(layers) == 1 or not _compat.sublayers(part):
+                told += [type(part).__name__, part.compute_dtype, self._configuration(part)]
+            if _is_users(type(part).call):
+                told += [self.of(type(part).call), self.of(_settings(part))]
+            if _compat.has_graph(part):
+                told.append(self.of(_wiring(part, layers)))
+            hashed.update(_written(told).encode())
+        for weight in layer.weights:
+            hashed.update(f"{weight.shape} {weight.dtype}".encode())
+            hashed.update(np.ascontiguousarray(weight).tobytes())
+        return hashed.hexdigest()
+
+    def _configuration(self, layer):
+        """Describe how a layer was made."""
+        try:
+            config = layer.get_config()
+        except NotImplementedError:  # A layer of one's own may not say.
+            return None
+        # That of a `Lambda` holds the lines of the file that it stands in.
+        kept = {k: v for k, v in config.items() if k not in ("name", "dtype", "function")}
+        return self.of([kept, getattr(layer, "function", None)])
+
+    def _function(self, function):
+        """Describe the code of a function, and the values that it works with."""
+        code = function.__code__
+        cells = function.__closure__ or ()
+        held = [None if cell == types.CellType() else cell.cell_contents for cell in cells]
+        used = {}
+        if _is_users(function):
+            found = function.__globals__
+            used = {n: found[n] for n in sorted(_names(code)) if n in found}
+            used = {n: v for n, v in used.items() if _is_own(v, function.__module__)}
+        values = [held, function.__defaults__, function.__kwdefaults__, used]
+        return [self._code(code), *(self.of(v) for v in values)]
+
+    def _code(self, code):
+        """Describe what a function does, the functions inside it included."""
+        constants = [
+            self._code(c) if isinstance(c, types.CodeType) else self.of(c) for c in code.co_consts
+        ]
+        return [code.co_code.hex(), constants, list(code.co_names)]
+
+
+def _hashed(description):
+    return hashlib.sha256(_written(description).encode()).hexdigest()
+
+
+def _written(description):
+    return json.dumps(description, sort_keys=True)
+
+
+def _name(value):
+    """Return how a value is called, or its class."""
+    names = (vars(value).get("__qualname__") if isinstance(value, _registry.Made) else None,)
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | np.ufunc):
+        names = (getattr(value, "__qualname__", value.__name__),)
+    return names[0] or type(value).__qualname__
+
+
+def _names(code):
+    """Return the names that a function uses, and those that functions inside it do."""
+    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return {*code.co_names}.union(*inner)
+
+
+def _is_own(value, module):
+    """Tell whether a global value is one of a function's module, and no import of it."""
+    if isinstance(value, types.FunctionType):
+        return value.__module__ == module
+    return not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType)
+
+
+def _package(kind):
+    return (kind.__module__ or "").partition(".")[0]
+
+
+def _is_users(function):
+    return isinstance(function, types.FunctionType) and _package(function) not in _LIBRARIES
+
+
+def _settings(layer):
+    """Return what a layer of a user keeps of plain values."""
+    own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras() and n[0] != "_"}
+    return {n: v for n, v in own.items() if isinstance(v, (*_PLAIN, list, tuple, np.ndarray))}
+
+
+@functools.cache
+def _kept_by_keras():
+    """Return the names of what Keras keeps in layers and models, trained or not."""
+    model = keras.Sequential(name="model")
+    model.compile("sgd", "mse")
+    trained = {"history", "stop_training", "stop_evaluating", "stop_predicting"}
+    return {*vars(keras.Layer(name="layer")), *vars(model)} | trained
+
+
+def _wiring(model, layers):
+    """Return what each operation of a graph takes, by the order in which tensors are made."""
+    numbers = {}
+
+    def number(value):
+        if isinstance(value, keras.KerasTensor):
+            return ["tensor", numbers.setdefault(id(value), len(numbers))]
+        return value
+
+    def numbered(structure):
+        return keras.tree.map_structure(number, structure)
+
+    places = {id(layer): place for place, layer in enumerate(layers)}
+    inputs, calls = numbered(_compat.input_structure(model)), []
+    for operation, taken, made in _compat.symbolic_calls(model):
+        kind = places.get(id(operation)) or [type(operation).__name__, _settings(operation)]
+        calls.append([kind, numbered(taken), numbered(made)])
+    return [inputs, calls, numbered(_compat.output_structure(model))]

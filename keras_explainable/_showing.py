@@ -32,6 +32,11 @@ def shown(value):
     return " ".join(_SHORT.repr(value).split("\n"))
 
 
+def named(function):
+    """Return the name of a function, or what an object that is called like one shows."""
+    return getattr(function, "__name__", None) or shown(function)
+
+
 def _first(texts, count=6):
     """Join the first texts, and tell that there are more."""
     texts = list(itertools.islice(texts, count + 1))

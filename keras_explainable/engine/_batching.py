@@ -60,8 +60,9 @@ class Slices:
 
     def identity(self, whole=True):
         """Return what tells the data from others: all, or the first and the last batch."""
+        # Of shards each worker reads its own; the units of all are no work.
         parts = [self._data] if whole else [self[0], self[self.num_batches - 1]]
-        return {"samples": self._num_samples, **_told(parts, self.size)}
+        return {"samples": self._num_samples, **_told(parts, self._data, self.size)}
 
 
 class Loaded:
@@ -117,7 +118,7 @@ class Loaded:
         """Return what tells the data from others: the first batch."""
         batch = self[0]
         self.size = num_rows(batch)
-        return _told([batch], self.size)
+        return _told([batch], batch, self.size)
 
 
 class Streamed:
@@ -171,7 +172,7 @@ class Streamed:
         """Return what tells the data from others: the first batch."""
         batch = keras.tree.map_structure(np.asarray, self.first())
         self.size = num_rows(batch)
-        return _told([batch], self.size)
+        return _told([batch], batch, self.size)
 
 
 def _numbers(source, ranges, index, count):
@@ -180,16 +181,20 @@ def _numbers(source, ranges, index, count):
     return itertools.chain(*(range(of_shard)[slice(*ends)] for ends in ranges))
 
 
-def _told(parts, size):
-    """Return what tells batches, or all data, from others, each under what users call it."""
-    units = ("indices", "argmax")
-    inputs = [part["inputs"] for part in parts]
-    chosen = [{name: part[name] for name in units if name in part} for part in parts]
-    beside = [{n: v for n, v in part.items() if n not in ("inputs", *units)} for part in parts]
+def _told(parts, units, size):
+    """Return what tells data from others, each under what users call it.
+
+    Args:
+        parts: list of batches, or of all data.
+        units: batch, or all data, of which the units count.
+        size: samples per batch.
+    """
+    chosen = {name: units[name] for name in ("indices", "argmax") if name in units}
+    beside = [{n: part[n] for n in ("target", "options") if n in part} for part in parts]
     return {
         "batch_size": size,
-        "data": digest(inputs, size),
-        "y": [sorted(chosen[0]), digest(chosen, size)],
+        "data": digest([part["inputs"] for part in parts], size),
+        "y": [*chosen, digest(chosen, size)],
         "data of options": digest(beside, size),
     }
 

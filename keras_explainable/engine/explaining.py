@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +25,8 @@ from keras_explainable._checks import meant
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
 from keras_explainable._checks import renamed
-from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
+from keras_explainable._identity import told
 from keras_explainable._keeping import Kept
 from keras_explainable._keeping import frozen
 from keras_explainable._typing import Arrays
@@ -152,8 +151,10 @@ class Explainer(keras.Model):
         # A text, as Keras would track the layers among the arguments.
         self._said = _showing.line(self, of, **given)
         self.target = output if isinstance(output, inspection.Target) else None
-        arguments = [layer, output, postprocessing, resizing, reshape, jit_compile, max_bytes]
-        self.description = json.dumps(described(arguments))
+        identified = {**given, "postprocessing": postprocessing}
+        identified.pop("run_eagerly", None)
+        # Held by a function, for the same reason.
+        self._identified = lambda: identified
         self.method = functools.partial(registration.method, **options)
         self._max_bytes = max_bytes
         self.sample_options = registration.sample_options
@@ -265,7 +266,7 @@ class Explainer(keras.Model):
             raise no_batches()
         if len(parts) == 1:
             return parts[0]
-        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *parts)
+        return keras.tree.map_structure(_joined, *parts)
 
     def warm_up(
         self,
@@ -538,8 +539,8 @@ class Explainer(keras.Model):
     def _identity(self, source, num_batches, shard):
         """Return what tells an explanation of data from others."""
         return {
-            "method": described(self.method),
-            "options": self.description,
+            "method": told(self.method.func),
+            **{name: told(option) for name, option in self._identified().items()},
             "model": fingerprint(self.exposed),
             "number of batches": num_batches,
             **source.identity(whole=shard is None),
@@ -876,11 +877,20 @@ def _check_options(registration, options):
     shared = set(inspect.signature(explain).parameters) - {"options"}
     for name in options:
         if name not in known:
+            method = _showing.named(registration.method)
             said = (
-                f"The method {registration.method.__name__!r} got an unknown option {name!r}. "
+                f"The method {method!r} got an unknown option {name!r}. "
                 f"Its options are: {', '.join(known) or 'none'}."
             )
             raise TypeError(f"{said} {meant(name, [*known, *sorted(shared - {name})])}".rstrip())
+
+
+def _joined(*parts):
+    """Join what was explained of batches."""
+    sizes = list(dict.fromkeys(part.shape[1:] for part in parts))
+    if len(sizes) > 1:
+        raise storing.unequal(*sizes[:2])
+    return np.concatenate(parts)
 
 
 def _checked_shard(shard, path):

@@ -37,8 +37,11 @@ _PART_BYTES, _PART_SECONDS = 64e6, 15.0
 _CHUNK_BYTES = 1e6
 # What the folder of the parts of a file has after its name.
 _PARTS = ".parts"
+# The names of parts, from the number of a batch to that of the first one after.
+_PART = f"{'[0-9]' * 12}-{'[0-9]' * 12}.npz"
 # What libraries raise for files of another kind, or of a part of one.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError)
 
 
 class Store:
@@ -215,6 +218,7 @@ class Writer:
         self._dtype, self._shard = dtype, shard
         self._parts = self.path.with_name(f"{self.path.name}{_PARTS}")
         self._waiting, self._bytes, self._since = [], 0, time.monotonic()
+        self._shapes = None
         self.num_batches = 0
         self._present = []
         self.is_complete = self.path.exists()
@@ -227,10 +231,17 @@ class Writer:
         if note.exists():
             self._compare(_noted(note))
         elif not is_only_reading:
-            self._parts.mkdir(exist_ok=True)
+            # Without the note nobody knows what parts are of.
+            shutil.rmtree(self._parts, ignore_errors=True)
+            self._parts.mkdir()
             with _replacing(note) as partial:
                 partial.write_text(json.dumps(self._identity), "utf-8")
-        self._present = [(start, stop) for start, stop, _ in self._listed()]
+        if not is_only_reading:
+            _remove_damaged([path for *_, path in self._listed()])
+        parts = self._listed()
+        self._present = [(start, stop) for start, stop, _ in parts]
+        if parts:
+            self._shapes = _shapes(_loaded(parts[0][-1]))
         self._pass_over()
 
     def missing(self):
@@ -255,11 +266,10 @@ class Writer:
             fields["batches"] = np.full(len(logits), number)
         for name, array in _named(maps).items():
             fields |= _encoded(name, np.asarray(array), self._dtype)
-        if self._waiting:
-            shapes = {name: field.shape[1:] for name, field in self._waiting[0].items()}
-            if shapes != {name: field.shape[1:] for name, field in fields.items()}:
-                hint = "Pass sizes that all maps get, such as `resizing=(224, 224)`."
-                raise invalid("path", "maps of one size", f"{shapes}", hint)
+        self._shapes, shapes = self._shapes or _shapes(fields), _shapes(fields)
+        for name, shape in shapes.items():
+            if shape != self._shapes.get(name):
+                raise unequal(self._shapes.get(name), shape)
         self._waiting.append(fields)
         self._bytes += sum(field.nbytes for field in fields.values())
         if self._bytes >= _PART_BYTES or time.monotonic() - self._since >= _PART_SECONDS:
@@ -273,6 +283,8 @@ class Writer:
     def __exit__(self, *_):
         """Keep what was appended, whatever happened."""
         self._flush()
+        if not self.is_only_reading and not self._listed():
+            shutil.rmtree(self._parts)
 
     def finish(self):
         """Make the store of its parts, and remove them."""
@@ -281,22 +293,26 @@ class Writer:
         parts = self._listed()
         stops = [0, *(stop for _, stop, _ in parts)]
         if not parts:
-            shutil.rmtree(self._parts)
             if self._shard is not None:
                 raise invalid("shard", "no more shards than batches", self._shard)
             raise no_batches()
         if [*(start for start, _, _ in parts), self.num_batches] != stops:
             raise OSError(f"Parts of {self.path} are missing. The same call makes them.")
+        paths = [path for _, _, path in parts]
         with _replacing(self.path) as partial:
-            _assemble(partial, [path for _, _, path in parts], self._identity)
+            _assemble(partial, paths, self._identity)
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def _compare(self, identity):
         differing = _differing(identity, self._identity)
         if differing:
             expected = "the file of this very explanation, or a new one"
-            received = f"{self.path}, which was made with another {', '.join(differing)}"
-            raise invalid("path", expected, received)
+            there = self.path if self.path.exists() else self._parts
+            received = f"{there}, which was made with another {', '.join(differing)}"
+            hint = "Delete it, or write to another path."
+            if "data" in differing:
+                hint += " A data set has to yield the same in the same order each time."
+            raise invalid("path", expected, received, hint)
 
     def _pass_over(self):
         """Go on after parts that are there already."""
@@ -307,7 +323,7 @@ class Writer:
     def _listed(self):
         """List the first and last number, and the file, of each part, one after the other."""
         found = []
-        for path in sorted(self._parts.glob("*.npz")):
+        for path in sorted(self._parts.glob(_PART)):
             start, stop = map(int, path.stem.split("-"))
             # One that was cut off is as good as none.
             if start >= (found[-1][1] if found else 0) and zipfile.is_zipfile(path):
@@ -315,17 +331,18 @@ class Writer:
         return found
 
     def _flush(self):
-        if self._waiting:
+        # An interrupt at any place here may lose what waited, and mustn't write it twice.
+        waiting, self._waiting = self._waiting, []
+        if waiting:
             fields = {
-                name: np.concatenate([batch[name] for batch in self._waiting])
-                for name in self._waiting[0]
+                name: np.concatenate([batch[name] for batch in waiting]) for name in waiting[0]
             }
-            stop = self.num_batches + len(self._waiting)
+            stop = self.num_batches + len(waiting)
             path = self._parts / f"{self.num_batches:012d}-{stop:012d}.npz"
             with _replacing(path) as partial, partial.open("wb") as file:
                 np.savez(file, **fields)
             self.num_batches = stop
-        self._waiting, self._bytes, self._since = [], 0, time.monotonic()
+        self._bytes, self._since = 0, time.monotonic()
 
 
 def _checked(path):
@@ -390,15 +407,28 @@ def _order(paths, described):
     return np.argsort(batches, kind="stable")
 
 
+def _shapes(fields):
+    return {name: tuple(field.shape[1:]) for name, field in fields.items()}
+
+
+def unequal(one, other):
+    """Return the error that logits or maps of samples have several sizes."""
+    hint = "Sizes that all maps get are an argument, such as `resizing=(224, 224)`."
+    return invalid("x", "samples whose maps have one size", f"{one} and {other}", hint)
+
+
 def _differing(one, other):
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    """List in what two explanations differ."""
+    found = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    # The first batch of another size is another one.
+    return ["batch_size"] if "batch_size" in found else found
 
 
 def _noted(note):
     """Return what the parts of a store are of."""
     try:
-        return json.loads(note.read_text("utf-8"))
-    except ValueError as error:
+        return dict(json.loads(note.read_text("utf-8")))
+    except (TypeError, ValueError) as error:
         hint = "Delete the folder, and all is explained anew."
         raise invalid("path", "a folder that `ke.explain` wrote", note.parent, hint) from error
 
@@ -448,15 +478,22 @@ def _encoded(name, maps, dtype):
     if dtype == "float32":
         return {name: maps.astype("float32")}
     if dtype == "float16":
-        if np.abs(maps, dtype="float32").max(initial=0) > np.finfo("float16").max:
+        with np.errstate(over="ignore"):
+            small = maps.astype("float16")
+        if (np.isinf(small) & np.isfinite(maps)).any():
             hint = 'Write raw maps as "float32".'
             raise invalid("dtype", "a type that holds the maps", "float16", hint)
-        return {name: maps.astype("float16")}
+        return {name: small}
     positions = tuple(range(1, maps.ndim - 1))
     low, high = maps.min(positions), maps.max(positions)
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite = np.isfinite(high - low)
+    # A map with a value that is no number, or infinite, has no range, and is read as no number.
+    low, high = np.where(is_finite, low, np.nan), np.where(is_finite, high, np.nan)
     lowest = np.expand_dims(low, positions)
     span = np.expand_dims(high - low, positions)
-    shares = np.divide(maps - lowest, span, out=np.zeros_like(maps), where=span > 0)
+    with np.errstate(invalid="ignore"):
+        shares = np.divide(maps - lowest, span, out=np.zeros_like(maps), where=span > 0)
     return {name: np.round(shares * 255).astype("uint8"), f"low_{name}": low, f"high_{name}": high}
 
 
@@ -492,10 +529,22 @@ def _loaded(part, names=None):
     try:
         with np.load(part) as fields:
             return {name: fields[name] for name in names or fields}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         part.unlink()
         message = f"The part {part} was damaged, and is removed. The same call makes it again."
         raise OSError(message) from error
+
+
+def _remove_damaged(parts):
+    """Remove parts that can't be read as a whole, so that they are made again."""
+    for part in parts:
+        try:
+            with zipfile.ZipFile(part) as fields:
+                is_whole = fields.testzip() is None
+        except _DAMAGED:
+            is_whole = False
+        if not is_whole:
+            part.unlink()
 
 
 def _create(file, name, array, number):

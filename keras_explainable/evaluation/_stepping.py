@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable import engine
 from keras_explainable import inspection
 from keras_explainable import methods
@@ -175,7 +176,7 @@ class Step(engine.Explainer):
 
     def _check_maps(self, outputs):
         """Raise that maps are none that metrics can judge."""
-        name = self.method.func.__name__
+        name = _showing.named(self.method.func)
         if not outputs["finite"].all():
             expected = f"methods with finite maps of these inputs, as {name} hasn't"
             raise NotFinite(str(invalid("methods", expected, "NaN or infinity")))

@@ -259,7 +259,7 @@ class Graph(Calls):
             return outputs
 
         if _compat.is_functional(model):
-            made = iter(_compat.symbolic_outputs(model))
+            made = (made for *_, made in _compat.symbolic_calls(model))
             return _compat.run_graph(model, args[0] if args else kwargs["inputs"], call)
         copy = shadow(model, lambda layer, a, k: self._call(layer, a, k, path))
         try:

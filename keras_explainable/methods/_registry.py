@@ -114,7 +114,7 @@ class Registration(NamedTuple):
             TypeError: as `inspection.expose`.
             ValueError: as `inspection.expose`, and for a layer where the method takes none.
         """
-        name = self.method.__name__
+        name = _showing.named(self.method)
         if self.family in _WITHOUT_LAYER and layer is not None:
             raise invalid("layer", f"`None`: {name} {_WITHOUT_LAYER[self.family]}", repr(layer))
         if self.family == "gradient" and reshape is not None:
@@ -188,7 +188,7 @@ def explaining_method(
     return register
 
 
-class _Made:
+class Made:
     """A method that a meta method made, which says of what.
 
     Args:
@@ -241,11 +241,13 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             keeps = getattr(explain, "keeps_gradients", False)
             expose = getattr(explain, "expose", known.expose)
             said = _showing.made(function.__name__, options, _showing.shown(method))
-            explain = functools.wraps(method)(_Made(explain, said))
+            explain = functools.wraps(method)(Made(explain, said))
             explain.__doc__ = _made_of(function.__name__, method, options)
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
-            explain.__name__ = explain.__qualname__ = f"{function.__name__}({method.__name__})"
+            explain.__name__ = explain.__qualname__ = (
+                f"{function.__name__}({_showing.named(method)})"
+            )
             # With those of the method inside, which may be another meta method's.
             explain.options = {**options, "method": getattr(method, "options", None)}
             explain.registration = known._replace(

@@ -220,18 +220,17 @@ def test_inputs_have_the_structure_that_their_user_wrote(twice):
     assert _compat.input_structure(sequential) is sequential.inputs[0]
 
 
-def test_symbolic_outputs_are_those_of_every_call_in_the_order_of_the_graph():
+def test_symbolic_calls_are_listed_in_the_order_of_the_graph():
     inputs = keras.Input((3,))
     shared = keras.layers.Dense(3)
     first = shared(inputs)
     second = shared(first)
     model = keras.Model(inputs, keras.layers.Add()([first, second]))
-    outputs = _compat.symbolic_outputs(model)
-    assert [[id(t) for t in flat] for flat in outputs] == [
-        [id(first)],
-        [id(second)],
-        [id(model.output)],
-    ]
+    calls = _compat.symbolic_calls(model)
+    assert [operation for operation, *_ in calls] == [shared, shared, model.layers[-1]]
+    taken, made = ([[id(t) for t in keras.tree.flatten(c[i])] for c in calls] for i in (1, 2))
+    assert taken == [[id(inputs)], [id(first)], [id(first), id(second)]]
+    assert made == [[id(first)], [id(second)], [id(model.output)]]
 
 
 def test_symbolic_calls_are_counted_and_forgotten():

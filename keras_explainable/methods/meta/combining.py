@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_explainable import _axes
+from keras_explainable import _showing
 from keras_explainable import filters
 from keras_explainable._checks import invalid
 from keras_explainable._typing import Method
@@ -83,7 +84,7 @@ def guided(
 def _check_family(argument, known, expected):
     is_gradient = known.family == "gradient"
     if is_gradient != (argument == "by"):
-        raise invalid(argument, f"a method of {expected}", known.method.__name__)
+        raise invalid(argument, f"a method of {expected}", _showing.named(known.method))
 
 
 def _takes(method, option):

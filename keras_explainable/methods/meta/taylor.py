@@ -8,6 +8,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -102,7 +103,7 @@ def smooth_taylor(
     if is_adaptive and root is not None:
         raise invalid("root", '`None` with `stddev="adaptive"`', repr(root))
     known = registration(method)
-    name = known.method.__name__
+    name = _showing.named(known.method)
     if "reduction" not in inspect.signature(known.method).parameters:
         raise invalid("method", "a method with the option `reduction`", repr(name))
     if known.is_gradient is False:

@@ -573,13 +573,27 @@ def test_a_data_set_that_became_shorter_is_told(model, path, monkeypatch):
     assert not path.exists()
 
 
-def test_a_part_with_other_bits_is_named_and_explained_again(model, path, monkeypatch):
-    part = _parts(model, path, monkeypatch)[1]
+def _damage(part):
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
-    with pytest.raises(OSError, match=rf"{part.name} was damaged, and is removed"):
-        ke.gradcam(model, IMAGES, path=path, **QUIET)
+
+
+def test_parts_with_other_bits_are_explained_again(model, path, monkeypatch):
+    for part in _parts(model, path, monkeypatch)[:2]:
+        _damage(part)
+    store = ke.gradcam(model, IMAGES, path=path, **QUIET)
+    equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
+
+
+def test_a_part_that_is_damaged_on_the_way_is_named_and_explained_again(model, path, monkeypatch):
+    first, *others = _parts(model, path, monkeypatch)
+    others[-1].unlink()
+    run = ke.Explainer._run
+    with monkeypatch.context() as patch:
+        patch.setattr(ke.Explainer, "_run", lambda self, batch: _damage(first) or run(self, batch))
+        with pytest.raises(OSError, match=rf"{first.name} was damaged, and is removed"):
+            ke.gradcam(model, IMAGES, path=path, **QUIET)
     assert not path.exists()
     store = ke.gradcam(model, IMAGES, path=path, **QUIET)
     equal(store.numpy(), ke.gradcam(model, IMAGES, **QUIET))
@@ -646,15 +660,15 @@ def test_stores_of_other_explanations_are_refused(model, path, finished, monkeyp
         ({"x": IMAGES + 1}, "data"),
         ({"x": IMAGES[:9]}, "data, number of batches, samples, y"),
         ({"y": 2}, "y"),
-        ({"batch_size": 4}, "batch_size, number of batches"),
+        ({"batch_size": 4}, "batch_size"),
         ({"steps": 2}, "number of batches"),
-        ({"resizing": False}, "options"),
-        ({"postprocessing": None}, "options"),
-        ({"max_bytes": 2**20}, "options"),
-        ({"fusion": "max"}, "method"),
+        ({"resizing": False}, "resizing"),
+        ({"postprocessing": None}, "postprocessing"),
+        ({"max_bytes": 2**20}, "max_bytes"),
+        ({"fusion": "max"}, "fusion"),
         ({"dtype": "uint8"}, "dtype"),
     ):
-        with pytest.raises(ValueError, match=rf"`path`.*made with another {named}$"):
+        with pytest.raises(ValueError, match=rf"`path`.*made with another {named}\. Delete it"):
             explain(**other)
     if finished:
         assert path.read_bytes() == kept
@@ -677,7 +691,12 @@ def test_bad_paths_are_named_before_any_pass(model, tmp_path, name, options, mes
         ke.gradcam(model, IMAGES, path=tmp_path / name, **QUIET, **options)
 
 
-def test_maps_of_several_sizes_are_refused(tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 15.0])
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr", None])
+def test_maps_of_several_sizes_are_refused(tmp_path, name, seconds, monkeypatch):
+    if name == "a.zarr":
+        pytest.importorskip("zarr")
+    monkeypatch.setattr(storing, "_PART_SECONDS", seconds)
     inputs = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
@@ -688,10 +707,69 @@ def test_maps_of_several_sizes_are_refused(tmp_path):
 
     specification = tf.TensorSpec((None, None, None, 3))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=specification)
-    with pytest.raises(ValueError, match=r"maps of one size.*resizing=\(224, 224\)"):
-        ke.cam(model, dataset, path=tmp_path / "a.h5", verbose=0)
-    store = ke.cam(model, dataset, path=tmp_path / "b.h5", verbose=0, resizing=(8, 8))
-    assert store.numpy()[1].shape == (4, 8, 8, 2)
+    options = {"verbose": 0} if name is None else {"verbose": 0, "path": tmp_path / name}
+    for _ in range(2):  # As well when it goes on.
+        with pytest.raises(ValueError, match=r"maps have one size.*resizing=\(224, 224\)"):
+            ke.cam(model, dataset, **options)
+    maps = ke.cam(model, dataset, verbose=0, resizing=(8, 8))[1]
+    assert maps.shape == (4, 8, 8, 2)
+
+
+def test_an_interrupt_after_a_part_was_written_writes_it_once(model, path, monkeypatch):
+    monkeypatch.setattr(storing, "_PART_SECONDS", 0.0)
+    clock = storing.time.monotonic
+
+    def interrupted():
+        if list(path.parent.glob("*.parts/0*1.npz")):
+            monkeypatch.setattr(storing.time, "monotonic", clock)
+            raise KeyboardInterrupt
+        return clock()
+
+    monkeypatch.setattr(storing.time, "monotonic", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ke.gradcam(model, IMAGES, path=path, **QUIET)
+    assert len(list(path.parent.glob("*.parts/*.npz"))) == 1
+    equal(ke.gradcam(model, IMAGES, path=path, **QUIET).numpy(), ke.gradcam(model, IMAGES, **QUIET))
+
+
+def test_parts_of_which_nothing_is_noted_are_made_again(model, path, monkeypatch):
+    _parts(model, path, monkeypatch)[0].with_name("identity.json").unlink()
+    store = ke.layercam(model, IMAGES, path=path, **QUIET)
+    equal(store.numpy(), ke.layercam(model, IMAGES, **QUIET))
+
+
+def broken(maps):
+    """Return maps with a value that is no number, and an infinite one in the second unit."""
+    flat = tf.reshape(maps, (tf.shape(maps)[0], -1, 2))
+    flat = tf.concat([flat[:, :1] + [np.nan, np.inf], flat[:, 1:]], 1)
+    return tf.reshape(flat, tf.shape(maps))
+
+
+@pytest.mark.parametrize("dtype", storing.DTYPES)
+def test_values_that_are_not_finite_stay_so_and_leave_other_maps_alone(model, path, dtype):
+    def filtered(maps):
+        return tf.concat([broken(maps[..., :2]), maps[..., 2:]], -1)
+
+    options = {"postprocessing": filtered, "resizing": False, **QUIET}
+    _, expected = ke.gradcam(model, IMAGES, **options)
+    _, maps = ke.gradcam(model, IMAGES, path=path, dtype=dtype, **options).numpy()
+    atol = np.ptp(expected[..., 2:]) / 255
+    np.testing.assert_allclose(maps[..., 2:], expected[..., 2:], atol=atol)
+    if dtype == "uint8":
+        assert np.isnan(maps[..., :2]).all()
+    else:
+        np.testing.assert_allclose(maps[..., :2], expected[..., :2], rtol=1e-3, atol=1e-6)
+
+
+def test_values_too_large_for_a_type_are_refused_beside_others_and_can_be_written(model, path):
+    def filtered(maps):
+        return tf.concat([broken(maps[..., :2]), 1e6 + maps[..., 2:]], -1)
+
+    options = {"postprocessing": filtered, "resizing": (4, 4), "path": path, **QUIET}
+    with pytest.raises(ValueError, match=r"`dtype`.*holds the maps.*float32"):
+        ke.gradcam(model, IMAGES, dtype="float16", **options)
+    assert not list(path.parent.iterdir())
+    assert ke.gradcam(model, IMAGES, **options).numpy()[1][..., 2:].min() > 9e5
 
 
 def test_zarr_holds_the_same(model, tmp_path):
