@@ -27,7 +27,7 @@ _CELL, _ROW, _LETTER, _MARGIN, _FOOT = 1.28, 0.5, 0.085, 0.15, 0.55
 _COLUMNS = 6
 _ALL = "all"
 _PANELS = 3
-_WIDE = 6.5  # Inches that take the longer legend.
+_WIDE = 5.2  # Inches that take the longer legend.
 # Lines that tell methods apart without their colours, too.
 _STYLES = ("-", "--", "-.", ":")
 
