@@ -1,10 +1,12 @@
 """Draw what the README and the documentation show of methods, on scenes of handwritten digits.
 
-Usage: `make figures` (or `python benchmarks/figures.py`) trains the classifier of `make demo` and a
-small transformer, explains one scene that they have never seen with every method, and writes
+Usage: `make figures` (or `python benchmarks/figures.py`) trains the classifier of `make demo`,
+another head on its activations, and a small transformer, explains one scene that they have never
+seen with every method, and writes
 
 - `docs/images/digits.png`, the picture at the top of the README,
 - `docs/images/methods_digits.png`, all methods side by side,
+- `docs/images/methods_heads.png`, methods that are equal with a linear head, with the other one,
 - `docs/images/methods/*.png`, one strip per method: its maps after the default filter, and raw, on
   one scale,
 - the table of `docs/multilabel.md`, which `make demo` prints: where the maps of three methods lie.
@@ -24,6 +26,8 @@ import marked
 import matplotlib
 import numpy as np
 from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
 
 import keras_explainable as ke
 from keras_explainable import demo
@@ -32,7 +36,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 IMAGES = DOCS / "images"
 # The raw maps of meta methods are those of what they wrap.
 META_METHODS = {
-    "smooth": ke.methods.smooth("gradients"),
+    # About the noise of the scenes. More than the network has seen spreads over the background.
+    "smooth": ke.methods.smooth("gradients", stddev=0.05, num_samples=50),
     "smooth_taylor": ke.methods.smooth_taylor(stddev=0.2),
     "guided": ke.methods.guided("gradcam"),
     # Mirrored digits are none.
@@ -44,10 +49,20 @@ README = {
     "LayerCAM, early": ("layercam", {"layer": "re_lu_1"}),
     "Score-CAM": "scorecam",
     "SmoothGrad": META_METHODS["smooth"],
-    "Integr. gradients": "integrated_gradients",
+    "Integrated gradients": "integrated_gradients",
     "LRP": "lrp",
 }
-COLUMNS = 8
+# Methods of which some are equal with a linear head, and after a rectifier.
+BEFORE = {"layer": "batch_normalization_4"}
+HEADS = {
+    "gradcam": "gradcam",
+    "hirescam": "hirescam",
+    "xgradcam": "xgradcam",
+    "layercam": "layercam",
+    "layercam before the ReLU": ("layercam", BEFORE),
+    "gradcam_elementwise before the ReLU": ("gradcam_elementwise", BEFORE),
+}
+COLUMNS = 6
 NUM_DIGITS = 3
 # The few extremes that gradients have would leave nothing to be seen of the rest.
 FINE = "percentile_normalize"
@@ -131,6 +146,37 @@ def train_transformer(digits, num_scenes=6000, epochs=10):
     return model
 
 
+def train_head(model, digits, num_scenes=4000, epochs=6):
+    """Train another head on the activations of a classifier, one that flattens them.
+
+    Args:
+        model: `keras.Model` of `demo.build_model`.
+        digits: `demo.Digits` to draw scenes with.
+        num_scenes: number of scenes.
+        epochs: number of epochs.
+
+    Returns:
+        The `keras.Model` with the same convolutions and the trained head.
+    """
+    keras.utils.set_random_seed(0)
+    body = keras.Model(model.input, model.get_layer("average").input)
+    layers = [
+        keras.layers.AveragePooling2D(2),
+        keras.layers.Flatten(),
+        keras.layers.Dense(64, activation="relu"),
+        keras.layers.Dense(demo.CLASSES, activation="sigmoid"),
+    ]
+    head = keras.Sequential([keras.Input(body.output_shape[1:]), *layers])
+    head.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    scenes = demo.draw_scenes(digits, num_scenes, seed=2)
+    activations = body.predict(scenes.images, verbose=0)
+    head.fit(activations, scenes.labels, batch_size=64, epochs=epochs, verbose=0)
+    outputs = body.output
+    for layer in layers:  # The head itself would be a layer below which methods don't look.
+        outputs = layer(outputs)
+    return keras.Model(body.input, outputs, name="flattening_head")
+
+
 def resizable(model):
     """Return a model of the same layers and weights that takes images of any size."""
     config = model.get_config()
@@ -191,7 +237,7 @@ def draw_sheet(sources):
             dict(zip(names, maps, strict=True)),
             titles=[shown.titles[:2]],
             colorbar=number == 0,
-            cell_size=1.22,
+            cell_size=1.0,
         )
         parts.append(_pixels(figure))
     return _stacked(parts)
@@ -208,7 +254,8 @@ def draw_strip(source, method):
         A Pillow image.
     """
     parts = []
-    for postprocessing in ("auto", None):
+    names = {"auto": ke.methods.registration(method).postprocessing, None: "one scale"}
+    for postprocessing, name in names.items():
         maps = source.maps(method, postprocessing)
         figure = ke.visualization.grid(
             source.image,
@@ -216,8 +263,20 @@ def draw_strip(source, method):
             shared_scale=postprocessing is None,
             cell_size=1.2,
         )
-        parts.append(_pixels(figure))
+        heading = "raw" if postprocessing is None else "filtered"
+        parts.append(_labelled(_pixels(figure), heading, name))
     return _stacked(parts)
+
+
+def draw_heads(source):
+    """Draw methods that are equal with a linear head, by a model with another one."""
+    figure = ke.visualization.grid(
+        source.image,
+        {label: source.maps(method) for label, method in HEADS.items()},
+        titles=[source.titles],
+        cell_size=1.1,
+    )
+    return _pixels(figure)
 
 
 def draw_readme(source):
@@ -226,7 +285,7 @@ def draw_readme(source):
         source.image,
         {label: source.maps(method, "fine") for label, method in README.items()},
         titles=[source.titles],
-        cell_size=1.2,
+        cell_size=1.05,
     )
     return _pixels(figure)
 
@@ -253,7 +312,7 @@ def save(image, path, colors=None):
     """Write a picture, with a number of colours for a smaller file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if colors:
-        image = image.quantize(colors, method=Image.Quantize.FASTOCTREE)
+        image = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE)
     image.save(path, optimize=True)
 
 
@@ -265,6 +324,26 @@ def _pixels(figure):
     figure.savefig(buffer, format="png")
     plt.close(figure)
     return Image.open(buffer).convert("RGB")
+
+
+def _labelled(image, heading, note):
+    """Write a heading and a note on the left of a picture, from below to above."""
+    fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    strip = Image.new("RGB", (image.height, 58), "white")
+    draw = ImageDraw.Draw(strip)
+    lines = ((heading, "DejaVuSans-Bold", 21, 10), (note, "DejaVuSans", 17, 36))
+    for text, font, size, top in lines:
+        font = ImageFont.truetype(str(fonts / f"{font}.ttf"), size)
+        # Beside the maps, which lie below their names.
+        draw.text((image.height * 0.39, top), text, font=font, fill="#262626", anchor="mt")
+    return _beside(strip.transpose(Image.Transpose.ROTATE_90), image)
+
+
+def _beside(left, right):
+    sheet = Image.new("RGB", (left.width + right.width, right.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width, 0))
+    return sheet
 
 
 def _stacked(images):
@@ -292,6 +371,7 @@ def main():
     index = choose_scene(models, scenes)
     plain, attentive = (explained(model, scenes, index) for model in models)
     any_size = plain._replace(model=resizable(plain.model))
+    flattening = explained(train_head(plain.model, train_digits), scenes, index)
 
     def sources(name):
         if name in ke.methods.meta_names():
@@ -301,6 +381,7 @@ def main():
 
     save(draw_readme(plain), IMAGES / "digits.png")
     save(draw_sheet(sources), IMAGES / "methods_digits.png", colors=256)
+    save(draw_heads(flattening), IMAGES / "methods_heads.png")
     for name in (*ke.methods.names(), *ke.methods.meta_names()):
         save(draw_strip(*sources(name)), IMAGES / "methods" / f"{name}.png")
     study = demo.study(plain.model, scenes, verbose=0)

@@ -541,7 +541,7 @@ def draw_maps(models, scenes, num_scenes=3):
             kept = [m[..., pair] for m, pair in zip(all_units, units, strict=True)]
             maps[f"{name}, {head}"] = kept
     titles = [[f"digit {unit}" for unit in pair] for pair in units]
-    return ke.visualization.grid(images, maps, titles=titles, cell_size=1.75)
+    return ke.visualization.grid(images, maps, titles=titles, cell_size=1.4)
 
 
 def measure(scale):

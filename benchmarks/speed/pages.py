@@ -230,21 +230,27 @@ def draw(found, path):
 
 
 def _label_ends(axes, ends):
-    """Write the name of each line beside its end, names apart from each other."""
-    names = sorted(ends, key=lambda name: ends[name][1])
+    """Write the name of each line beside its end, names at the last count apart from each other."""
+    last = units.COUNTS[-1]
+    names = sorted((n for n in ends if ends[n][0] == last), key=lambda name: ends[name][1])
     places = apart([math.log(ends[name][1]) for name in names], 0.15)
-    line = {"arrowstyle": "-", "linewidth": 0.8, "shrinkB": 4, "relpos": (0, 0.5)}
+    # Grey and dotted, so that they are no part of the lines.
+    line = {"arrowstyle": "-", "linewidth": 1, "linestyle": ":", "color": "0.55", "shrinkA": 2}
+    line |= {"shrinkB": 7, "relpos": (0, 0.5)}
     for name, place in zip(names, places, strict=True):
         x, y, colour = ends[name]
         axes.annotate(
             name,
             (x, y),
-            (2000, math.exp(place)),
+            (2 * x, math.exp(place)),
             color=colour,
             va="center",
             annotation_clip=False,
-            arrowprops=line | {"color": colour},
+            arrowprops=line,
         )
+    for name in ends.keys() - names:
+        x, y, colour = ends[name]
+        axes.annotate(name, (x, y), (9, 0), textcoords="offset points", color=colour, va="center")
 
 
 def apart(places, least):
@@ -257,11 +263,14 @@ def apart(places, least):
 
 def _set_axes(axes, highest):
     axes.set(xscale="log", yscale="log", xlim=(0.8, 60_000), ylim=(0.85, 1.4 * highest + 0.6))
+    # What is right of the last count is room for names.
+    axes.spines["bottom"].set_bounds(0.8, units.COUNTS[-1])
     axes.set_xlabel("explained units")
     axes.xaxis.set_label_coords(0.35, -0.1)
     axes.set_xticks(units.COUNTS, [str(count) for count in units.COUNTS])
     ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50) if tick < 1.4 * highest + 0.6]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    axes.grid(axis="x", alpha=0.3)
+    axes.hlines(ticks, 0.8, units.COUNTS[-1], color="0.69", alpha=0.3, linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)

@@ -23,10 +23,11 @@ _INK, _FAINT = "0.15", "0.45"
 _LUMINANCE = (0.3, 0.59, 0.11)
 _DPI = 150
 # Inches.
-_CELL, _ROW, _LETTER, _MARGIN = 1.28, 0.5, 0.085, 0.15
+_CELL, _ROW, _LETTER, _MARGIN, _FOOT = 1.28, 0.5, 0.085, 0.15, 0.55
+_COLUMNS = 6
 _ALL = "all"
 _PANELS = 3
-_WIDE = 6.5  # Inches that take the longer legend.
+_WIDE = 5.2  # Inches that take the longer legend.
 # Lines that tell methods apart without their colours, too.
 _STYLES = ("-", "--", "-.", ":")
 
@@ -40,6 +41,8 @@ def table(
     percent: bool = False,
 ) -> Figure:
     """Draw an evaluation as a table of methods by metrics, coloured from worst to best per metric.
+
+    Of more than six metrics, the rest is drawn below, so that numbers can be read on a page.
 
     Args:
         evaluation: `Evaluation`.
@@ -63,27 +66,38 @@ def table(
     methods = evaluation.methods
     cells = [[_cell(evaluation, method, metric, unit) for metric in metrics] for method in methods]
     headings = [_heading(evaluation, metric) for metric in metrics]
+    best = [evaluation.best(metric) if unit == _ALL else None for metric in metrics]
+    shades = [
+        _shades([line[column] for line in cells], evaluation.higher_is_better.get(metric))
+        for column, metric in enumerate(metrics)
+    ]
+    blocks = np.array_split(np.arange(len(metrics)), -(-len(metrics) // _COLUMNS))
+    heads = [0.2 * max(headings[i].count("\n") + 1 for i in block) + _MARGIN for block in blocks]
     left = _LETTER * max(map(len, methods)) + 2 * _MARGIN
-    top = 0.2 * max(text.count("\n") + 1 for text in headings) + _MARGIN
-    height = _ROW if intervals else 0.7 * _ROW
-    size = left + _CELL * len(metrics) + _MARGIN, top + height * len(methods) + 0.55
+    height = (_ROW if intervals else 0.7 * _ROW) * len(methods)
+    width = _CELL * len(blocks[0])
+    size = left + width + _MARGIN, sum(heads) + height * len(blocks) + _FOOT
     figure = plt.figure(figsize=size, dpi=_DPI)
-    bottom = 0.55 / size[1]
-    axes = figure.add_axes(
-        (left / size[0], bottom, _CELL * len(metrics) / size[0], height * len(methods) / size[1])
-    )
-    for column, metric in enumerate(metrics):
-        rows = [line[column] for line in cells]
-        shades = _shades(rows, evaluation.higher_is_better.get(metric))
-        best = evaluation.best(metric) if unit == _ALL else None
-        for line, (row, shade) in enumerate(zip(rows, shades, strict=True)):
-            weight = "bold" if row.method == best and shade is not None else "normal"
-            _draw_cell(axes, line, column, row, shade, weight, intervals, 100 if percent else 1)
-    axes.set(xlim=(0, len(metrics)), ylim=(len(methods), 0))
-    axes.set_xticks(np.arange(len(metrics)) + 0.49, headings, fontsize=9, color=_INK)
-    axes.set_yticks(np.arange(len(methods)) + 0.47, methods, fontsize=10, color=_INK)
-    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    axes.spines[:].set_visible(False)
+    bottom = size[1]
+    for block, head in zip(blocks, heads, strict=True):
+        bottom -= head + height
+        width = _CELL * len(block)
+        place = left / size[0], bottom / size[1], width / size[0], height / size[1]
+        axes = figure.add_axes(place)
+        for column, metric in enumerate(block):
+            for line, method in enumerate(methods):
+                shade = shades[metric][line]
+                bold = best[metric] == method and shade is not None
+                _draw_cell(
+                    axes, line, column, cells[line][metric], shade, "bold" if bold else "normal",
+                    intervals, 100 if percent else 1,
+                )  # fmt: skip
+        axes.set(xlim=(0, len(block)), ylim=(len(methods), 0))
+        texts = [headings[metric] for metric in block]
+        axes.set_xticks(np.arange(len(block)) + 0.49, texts, fontsize=9, color=_INK)
+        axes.set_yticks(np.arange(len(methods)) + 0.47, methods, fontsize=10, color=_INK)
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
     _draw_legend(figure, left / size[0], size)
     return figure
 
@@ -219,7 +233,7 @@ def _draw_cell(axes, line, column, row, shade, weight, intervals, factor):
               **place)  # fmt: skip
     if shown:
         ends = f"{_number(row.low * factor)} – {_number(row.high * factor)}"
-        axes.text(column + 0.49, line + 0.71, ends, fontsize=7, **place)
+        axes.text(column + 0.49, line + 0.71, ends, fontsize=7.5, **place)
 
 
 def _draw_legend(figure, left, size):

@@ -25,7 +25,7 @@ _NOTHING = "1"
 # Inches.
 _LEAST, _MOST = 2.4, 4.4
 _LINE, _LETTER, _EDGE, _BETWEEN, _BAR = 0.17, 0.066, 0.12, 0.22, 0.11
-_HEAD, _TICKS = 0.5, 0.55
+_HEAD, _TICKS = 0.5, 0.75
 # What a label takes along its axis, lying and at 45°, and an entry of a legend beside its text.
 _LYING, _TURNED, _KEY = 0.13, 0.17, 0.6
 _LABELS = 8
@@ -97,6 +97,7 @@ def correlations(
     left = (width - _BAR - _TICKS) / width
     bar = figure.add_axes((left, bottom, _BAR / width, side / height))
     figure.colorbar(image, cax=bar)
+    bar.set_ylabel("correlation r", fontsize=9, color=_INK)
     bar.tick_params(labelsize=_LABELS, length=2, color="0.7", labelcolor=_INK)
     bar.spines[:].set(color="0.7", linewidth=0.5)
     return figure

@@ -5,6 +5,8 @@ Images are drawn, with maps of two axes; of a volume or a video, a slice of both
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_explainable import _checks
 from keras_explainable import _showing
 from keras_explainable._checks import invalid
 from keras_explainable._checks import positive_integer
@@ -32,7 +35,10 @@ _TEXT_COLOR = "0.15"
 _FONT_SIZE, _SMALLEST_FONT_SIZE = 10, 7
 _DPI = 150
 # Inches.
-_MARGIN, _GAP, _GROUP_GAP, _TEXT, _BAR, _TICKS = 0.12, 0.1, 0.18, 0.24, 0.12, 0.55
+_MARGIN, _GAP, _GROUP_GAP, _TEXT, _LINE, _BAR, _TICKS = 0.12, 0.1, 0.18, 0.24, 0.17, 0.12, 0.55
+_BARRED = _GAP + _BAR + _TICKS
+# Where names of methods may go on in the next line, and how many lines they may take.
+_BREAKS, _LINES = re.compile(r"(?<=[_(/ -])"), 3
 
 
 class _Scale(NamedTuple):
@@ -89,7 +95,7 @@ def overlay(
     scale = _scale(colormap, opacity, bool(map.min() < 0), limits)
     height, width = image.shape[:2]
     if ax is None:
-        ax = _Sheet(_cell((height, width), 4), titled=bool(title)).cell(0, 0)
+        ax = _Sheet([_Block(_cell((height, width), 4), titled=bool(title))]).cell(0, 0)
     _draw_image(ax, _grey(image))
     _draw_map(ax, _resize(map, (height, width)), scale)
     _write_title(ax, title)
@@ -109,6 +115,7 @@ def grid(
     shared_scale: bool = False,
     colorbar: bool = True,
     cell_size: float = 1.7,
+    max_width: float = 12.0,
 ) -> Figure:
     """Draw a grid of images × methods: every image beside the maps of its units by each method.
 
@@ -127,6 +134,9 @@ def grid(
             greatest magnitude of each map.
         colorbar: whether to draw a colour bar.
         cell_size: float, length of the longest side of an image, in inches.
+        max_width: float, width in inches beyond which columns go below the others, so that texts
+            can still be read where the figure is scaled to a page. Methods go below with their
+            images, and in the layout "columns" whole images do.
 
     Returns:
         the matplotlib figure.
@@ -146,29 +156,36 @@ def grid(
     captions = _check_texts("captions", captions, [1] * len(images))
     if layout not in LAYOUTS:
         raise invalid("layout", f"one of {LAYOUTS}", repr(layout))
+    _checks.number("max_width", max_width, least=0)
     every = [map for units in maps.values() for image in units for map in image]
     signed = any(map.min() < 0 for map in every)
     limits = _limits(every, signed) if shared_scale else None
     scale = _scale(colormap, opacity, signed, limits)
 
-    sheet = _Sheet(
-        _cell(np.max([image.shape[:2] for image in images], axis=0), cell_size),
-        counts,
-        methods=list(maps),
-        rows=layout == "rows",
-        titled=any(text for image in titles + captions for text in image),
-        barred=colorbar,
-    )
-    for index, image in enumerate(images):
-        ax = sheet.cell(sheet.lanes[index].mean(), 0)
-        _draw_image(ax, image)
-        _write_title(ax, captions[index][0])
-        for number, units in enumerate(maps.values(), start=1):
-            for unit, map in enumerate(units[index]):
-                ax = sheet.cell(sheet.lanes[index][unit], number)
-                _draw_image(ax, _grey(image))
-                _draw_map(ax, _resize(map, image.shape[:2]), scale)
-                _write_title(ax, titles[index][unit])
+    size = _cell(np.max([image.shape[:2] for image in images], axis=0), cell_size)
+    titled = any(text for image in titles + captions for text in image)
+
+    def block(indices, names):
+        return _Block(size, [counts[i] for i in indices], names, layout == "rows", titled)
+
+    width = max_width - 2 * _MARGIN - _BARRED * colorbar
+    for parts in _partitions(len(images), list(maps), layout == "rows"):
+        blocks = [block(*part) for part in parts]
+        if all(block.stop[1] <= width for block in blocks):
+            break
+    sheet = _Sheet(blocks, barred=colorbar)
+    for row, (indices, names) in enumerate(parts):
+        for lanes, index in zip(blocks[row].lanes, indices, strict=True):
+            image = images[index]
+            ax = sheet.cell(lanes.mean(), 0, row)
+            _draw_image(ax, image)
+            _write_title(ax, captions[index][0])
+            for track, name in enumerate(names, start=1):
+                for unit, map in enumerate(maps[name][index]):
+                    ax = sheet.cell(lanes[unit], track, row)
+                    _draw_image(ax, _grey(image))
+                    _draw_map(ax, _resize(map, image.shape[:2]), scale)
+                    _write_title(ax, titles[index][unit])
     if colorbar:
         _draw_bar(sheet.bar(), scale)
     return sheet.figure
@@ -210,21 +227,22 @@ def gallery(
     if len(titles) != len(images):
         raise invalid("titles", f"{len(images)} texts", len(titles))
     columns = positive_integer("columns", min(6, len(images)) if columns is None else columns)
-    sheet = _Sheet(
+    block = _Block(
         _cell(np.max([image.shape[:2] for image in images], axis=0), cell_size),
         counts=(-(-len(images) // columns),),
         methods=[""] * (columns - 1),
         titled=any(titles),
     )
+    sheet = _Sheet([block])
     for number, (image, title) in enumerate(zip(images, titles, strict=True)):
-        ax = sheet.cell(sheet.lanes[0][number // columns], number % columns)
+        ax = sheet.cell(block.lanes[0][number // columns], number % columns)
         _draw_image(ax, image)
         _write_title(ax, title)
     return sheet.figure
 
 
-class _Sheet:
-    """A figure and the places of its cells, in inches from its top left corner.
+class _Block:
+    """The places of cells that belong together, in inches from their top left corner.
 
     A lane is a unit of an image, a track is a method; the first track is the images'.
 
@@ -234,12 +252,9 @@ class _Sheet:
         methods: names of the tracks that follow the images'.
         rows: whether lanes are rows; otherwise they are columns.
         titled: whether there are texts above cells.
-        barred: whether there is a colour bar.
     """
 
-    def __init__(self, size, counts=(1,), methods=(), rows=True, titled=False, barred=False):
-        from matplotlib import pyplot as plt
-
+    def __init__(self, size, counts=(1,), methods=(), rows=True, titled=False):
         self.size, self.rows = np.asarray(size), rows
         gap = np.array([_GAP + _TEXT * titled, _GAP])
         lane, track = (self.size + gap)[:: 1 if rows else -1]
@@ -248,43 +263,82 @@ class _Sheet:
             np.arange(len(images)) * lane + images * _GROUP_GAP, np.cumsum(counts)[:-1]
         )
         self.tracks = np.arange(len(methods) + 1) * track
-        head = _TEXT * any(methods)
-        self.start = np.array([_TEXT * titled + head * rows, head * (not rows)]) + _MARGIN
-        self.stop = self.start + self._offset(self.lanes[-1][-1], self.tracks[-1]) + self.size
-        self.total = self.stop + _MARGIN + np.array([0, (_GAP + _BAR + _TICKS) * barred])
-        self.figure = plt.figure(figsize=self.total[::-1], dpi=_DPI, facecolor="white")
-        for number, name in enumerate(methods, start=1):
-            self._write_head(name, self.tracks[number])
+        self.heads = [_wrapped(name, self.size[int(rows)]) for name in methods]
+        lines = max((text.count("\n") for text, _ in self.heads), default=0)
+        head = (_TEXT + _LINE * lines) * any(methods)
+        self.start = np.array([_TEXT * titled + head * rows, head * (not rows)])
+        self.stop = self.cell(self.lanes[-1][-1], self.tracks[-1]) + self.size
+        self.edge = head - 0.07  # Of the names of methods, towards the cells.
 
     def cell(self, lane, track):
+        """Return the corner of the cell at a position in both directions."""
+        return self.start + ([lane, track] if self.rows else [track, lane])
+
+
+class _Sheet:
+    """A figure of blocks below each other.
+
+    Args:
+        blocks: list of `_Block`.
+        barred: whether there is a colour bar.
+    """
+
+    def __init__(self, blocks, barred=False):
+        from matplotlib import pyplot as plt
+
+        self.blocks = blocks
+        heights = [block.stop[0] + _GROUP_GAP for block in blocks]
+        self.tops = np.cumsum([_MARGIN, *heights])
+        self.width = _MARGIN + max(block.stop[1] for block in blocks)
+        self.total = np.array([self.tops[-1] - _GROUP_GAP, self.width + _BARRED * barred])
+        self.total += _MARGIN
+        self.figure = plt.figure(figsize=self.total[::-1], dpi=_DPI, facecolor="white")
+        for top, block in zip(self.tops, blocks, strict=False):
+            for head, track in zip(block.heads, block.tracks[1:], strict=True):
+                self._write_head(block, top, track, *head)
+
+    def cell(self, lane, track, block=0):
         """Return new axes in a lane, given by its position, and a track, given by its number."""
-        ax = self._axes(self.start + self._offset(lane, self.tracks[track]), self.size)
+        top, block = self.tops[block], self.blocks[block]
+        corner = block.cell(lane, block.tracks[track])
+        ax = self._axes(corner + [top, _MARGIN], block.size)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(color="0.7", linewidth=0.5)
         return ax
 
     def bar(self):
         """Return new axes for the colour bar, to the right of the cells."""
-        height = min(self.stop[0] - self.start[0], 3 * self.size[0])
-        return self._axes((self.start[0], self.stop[1] + _GAP), (height, _BAR))
-
-    def _offset(self, lane, track):
-        return np.array([lane, track] if self.rows else [track, lane])
+        block, top = self.blocks[0], self.tops[0] + self.blocks[0].start[0]
+        height = min(block.stop[0] - block.start[0], 3 * block.size[0])
+        return self._axes((top, self.width + _GAP), (height, _BAR))
 
     def _axes(self, corner, size):
         (top, left), (height, width) = corner / self.total, size / self.total
         return self.figure.add_axes((left, 1 - top - height, width, height))
 
-    def _write_head(self, name, track):
-        top, left = self.start + self._offset(0, track)
-        height, width = self.size
-        place = {"x": left + width / 2, "y": _MARGIN, "va": "top"}
-        if not self.rows:
-            place = {"x": _MARGIN, "y": top + height / 2, "va": "center", "rotation": 90}
+    def _write_head(self, block, top, track, text, size):
+        y, x = block.cell(0, track) + block.size / 2 + [top, _MARGIN]
+        if block.rows:
+            place = {"x": x, "y": top + block.edge, "ha": "center", "va": "bottom"}
+        else:
+            place = {"x": _MARGIN + block.edge, "y": y, "ha": "right", "va": "center"}
+            place |= {"rotation": 90, "multialignment": "center"}
         place["x"], place["y"] = place["x"] / self.total[1], 1 - place["y"] / self.total[0]
-        place["ha"] = "center" if self.rows else "left"
-        text, size = _fit(name, width if self.rows else height, "bold")
         self.figure.text(s=text, size=size, weight="bold", color=_TEXT_COLOR, **place)
+
+
+def _partitions(num_images, methods, rows):
+    """Yield the ways to draw a grid in parts below each other, of one part first.
+
+    A part is a pair of indices of images and names of methods.
+    """
+    length = len(methods) if rows else num_images
+    for number in range(1, length + 1):
+        cut = np.array_split(np.arange(length), number)
+        if rows:
+            yield [(range(num_images), [methods[i] for i in part]) for part in cut]
+        else:
+            yield [(part, methods) for part in cut]
 
 
 def _cell(shape, longest):
@@ -448,6 +502,24 @@ def _write_title(ax, title):
     if title:
         text, size = _fit(title, ax.get_position().width * ax.figure.get_size_inches()[0])
         ax.set_title(text, size=size, color=_TEXT_COLOR, pad=3)
+
+
+def _wrapped(name, width):
+    """Return the name of a method in as few lines as fit a width, in inches, and its font size."""
+    pieces, found = _BREAKS.split(str(name)), []
+    for number in range(min(_LINES, len(pieces))):
+        cuts = itertools.combinations(range(1, len(pieces)), number)
+        lines = min((_joined(pieces, cut) for cut in cuts), key=lambda lines: max(map(len, lines)))
+        texts, sizes = zip(*(_fit(line, width, "bold") for line in lines), strict=True)
+        found.append(("\n".join(texts), min(sizes)))
+        if min(sizes) > 0.85 * _FONT_SIZE:
+            break
+    return max(found, key=lambda pair: pair[1])
+
+
+def _joined(pieces, cuts):
+    ends = itertools.pairwise([0, *cuts, len(pieces)])
+    return ["".join(pieces[start:stop]).strip() for start, stop in ends]
 
 
 def _fit(text, width, weight="normal"):

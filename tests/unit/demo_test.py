@@ -230,7 +230,8 @@ def test_picture_shows_every_detected_digit_by_every_method(studied, scenes):
     present = np.flatnonzero(scenes.labels[0])
     for digit in present:
         assert f"digit {digit} (1.00)" in titles
-    assert [text.get_text() for text in studied.figure.texts] == list(demo.METHODS.values())
+    # All ten digits are detected in both scenes: the second is below the first.
+    assert [text.get_text() for text in studied.figure.texts] == 2 * list(demo.METHODS.values())
 
 
 def test_classifier_that_detects_nothing_is_refused(scenes):

@@ -299,6 +299,7 @@ def test_matrices_are_drawn_with_one_scale_centred_on_zero(kernel):
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list("abcd")
     assert [tick.get_text() for tick in plain.get_yticklabels()] == list("abcd")
     np.testing.assert_allclose(bar.get_ylim(), (-limit, limit))
+    assert bar.get_ylabel() == "correlation r"
     fixed = ke.visualization.correlations(matrices, limit=0.5)
     assert fixed.axes[1].images[0].get_clim() == (-0.5, 0.5)
     assert [tick.get_text() for tick in fixed.axes[0].get_xticklabels()] == list("0123")

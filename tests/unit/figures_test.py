@@ -1,5 +1,6 @@
 """The pictures of `benchmarks/figures.py` show every method, from the maps of a model."""
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +57,35 @@ def test_strips_show_filtered_and_raw_maps(source, monkeypatch):
         assert filtered[title].min() >= 0
     assert strip.height > 2 * 150
     assert np.ptp(np.asarray(strip)) > 200
+    # A heading on the left of each row, and nothing else there.
+    ink = (np.asarray(strip)[:, :58] < 128).any(axis=(1, 2))
+    halves = np.split(ink, 2)
+    assert all(20 < half.sum() < 200 for half in halves)
+    assert halves[0].sum() > halves[1].sum()  # "positive_normalize" is longer than "one scale".
+
+
+def test_methods_that_a_linear_head_makes_equal_differ_with_the_other_head(source, monkeypatch):
+    scans = np.random.default_rng(0).random((20, 24, 24)).astype("float32")
+    images = {size: scans[:, :size, :size] for size in demo.DIGIT_SIZES}
+    digits = demo.Digits(images, np.arange(20) % 10, np.arange(20))
+    trained = figures.train_head(source.model, digits, num_scenes=8, epochs=1)
+    flattening = source._replace(model=trained)
+    activations = [
+        keras.Model(model.input, model.get_layer("re_lu_2").output)(source.image)
+        for model in (source.model, trained)
+    ]
+    np.testing.assert_allclose(*activations)
+
+    def distance(one, other, explained):
+        pair = [explained.maps(figures.HEADS.get(name, name), None) for name in (one, other)]
+        return np.abs(pair[0] - pair[1]).max() / np.abs(pair[0]).max()
+
+    pairs = [("gradcam", "hirescam"), ("gradcam", "xgradcam"), ("hirescam", "xgradcam")]
+    assert max(distance(*pair, source) for pair in pairs) < 1e-5
+    assert min(distance(*pair, flattening) for pair in pairs) > 1e-2
+    assert distance("layercam", "gradcam_elementwise", flattening) < 1e-5
+    monkeypatch.setattr(figures, "HEADS", {"one": ("layercam", {"layer": "re_lu_2"})})
+    assert figures.draw_heads(flattening).width > 200
 
 
 def test_scene_is_one_that_all_models_get_right():

@@ -199,6 +199,59 @@ def test_bold_names_of_methods_keep_apart():
     assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
+def test_names_of_methods_take_another_line_before_they_shrink():
+    names = ["gnl_integrated_gradients", "a method, by its name", "cam"]
+    figure = visualization.grid(
+        np.zeros((1, 8, 8)), {name: np.ones((1, 4, 4)) for name in names}, cell_size=1.0
+    )
+    texts = [text.get_text() for text in figure.texts]
+    assert texts == ["gnl_\nintegrated_\ngradients", "a method,\nby its name", "cam"]
+    assert min(text.get_size() for text in figure.texts) > 8.5
+    # Names in one line and in several stand on the same line.
+    figure.canvas.draw()
+    assert np.ptp([text.get_window_extent().y0 for text in figure.texts]) < 1
+
+
+def rows_of(figure, boxes):
+    """Return how many places there are from top to bottom, by how much each has."""
+    tops = [round(box.y1 * figure.get_figheight(), 1) for box in boxes]
+    return [tops.count(top) for top in sorted(set(tops), reverse=True)]
+
+
+def test_methods_beyond_the_width_go_below_with_their_image():
+    maps = {f"m{number}": np.full((1, 4, 4), number + 1.0) for number in range(7)}
+    image = np.zeros((1, 8, 8, 1))
+    figure = visualization.grid(image, maps, titles=["cat 0.9"])
+    assert figure.get_figwidth() <= 12
+    *cells, _ = figure.axes
+    assert rows_of(figure, [ax.get_position() for ax in cells]) == [5, 4]
+    assert [len(ax.images) for ax in cells] == [1, 2, 2, 2, 2, 1, 2, 2, 2]
+    drawn = [drawn_map(ax).max() for ax in cells if len(ax.images) == 2]
+    assert drawn == [1, 2, 3, 4, 5, 6, 7]
+    assert [text.get_text() for text in figure.texts] == list(maps)
+    for text, ax in zip(figure.texts, [ax for ax in cells if ax.get_title()], strict=True):
+        box = ax.get_position()
+        assert text.get_position()[0] == pytest.approx((box.x0 + box.x1) / 2)
+        assert text.get_position()[1] > box.y1
+    wide = visualization.grid(image, maps, titles=["cat 0.9"], max_width=16)
+    assert rows_of(wide, [ax.get_position() for ax in wide.axes[:-1]]) == [8]
+    narrow = visualization.grid(image, maps, max_width=0)
+    assert rows_of(narrow, [ax.get_position() for ax in narrow.axes[:-1]]) == [2] * 7
+
+
+def test_images_beyond_the_width_go_below_with_the_names_of_methods():
+    maps = {name: [np.ones((4, 4, n)) for n in (4, 3, 4)] for name in ("one", "two")}
+    captions = ["a", "b", "c"]
+    figure = visualization.grid(
+        np.zeros((3, 8, 8, 1)), maps, captions=captions, layout="columns", cell_size=1.2
+    )
+    assert figure.get_figwidth() <= 12
+    *cells, _ = figure.axes
+    assert rows_of(figure, [ax.get_position() for ax in cells]) == [2, 7, 7, 1, 4, 4]
+    assert [ax.get_title() for ax in cells if ax.get_title()] == captions
+    assert [text.get_text() for text in figure.texts] == ["one", "two"] * 2
+
+
 def test_abridged_titles_keep_their_score():
     title = "a class with a name that is much too long for its cell 0.93"
     figure = visualization.grid(np.zeros((1, 4, 4)), {"m": np.ones((1, 2, 2))}, titles=[title])
@@ -291,6 +344,7 @@ def test_overlay_says_what_is_wrong(arguments, message):
         ({"titles": ["one"]}, r"`titles`.*\[1, 1\].*Received: \[1\]"),
         ({"captions": ["one"]}, r"`captions`.*\[1, 1\].*Received: \[1\]"),
         ({"layout": "diagonal"}, "`layout`.*Received: 'diagonal'"),
+        ({"max_width": -1}, "`max_width`.*Received: -1"),
         ({"opacity": -1}, "`opacity`.*Received: -1"),
     ],
 )

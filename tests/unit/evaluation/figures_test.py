@@ -74,6 +74,34 @@ def test_a_table_has_values_and_intervals(table):
     assert len(texts(ke.visualization.table(table, metrics="hits", unit=3).axes[0])) == 6
 
 
+def test_more_than_six_metrics_go_on_below():
+    names = [f"metric {number}" for number in range(9)]
+    rows = [
+        Row(f"method {i}", name, "all", number + i / 10, math.nan, math.nan, 5)
+        for number, name in enumerate(names)
+        for i in range(3)
+    ]
+    many = ke.Evaluation(rows, {}, dict.fromkeys(names, True), 5, {}, {})
+    figure = ke.visualization.table(many)
+    above, below, _ = figure.axes
+    headings = [[t.get_text().split("\N{NO-BREAK SPACE}")[0] for t in axes.get_xticklabels()]
+                for axes in (above, below)]  # fmt: skip
+    assert headings == [names[:5], names[5:]]
+    assert texts(above)[:3] == ["0", "0.100", "0.200"]
+    assert texts(below)[-3:] == ["8.00", "8.10", "8.20"]
+    np.testing.assert_allclose(darkness(below)[:, 0], darkness(above)[:, 0], atol=1e-6)
+    # Cells are of one size, below each other, and nothing leaves the figure.
+    boxes = [axes.get_position() for axes in (above, below)]
+    assert boxes[0].width / 5 == pytest.approx(boxes[1].width / 4)
+    assert boxes[0].x0 == pytest.approx(boxes[1].x0)
+    assert boxes[0].y0 > boxes[1].y1
+    figure.canvas.draw()
+    for axes in (above, below):
+        assert axes.get_tightbbox().y0 >= 0
+        assert axes.get_tightbbox().y1 <= figure.bbox.y1
+    assert len(ke.visualization.table(many, metrics=names[:6]).axes) == 2
+
+
 def test_wide_intervals_make_colours_alike(table):
     clear = np.ptp(darkness(ke.visualization.table(table).axes[0])[:, 0])
     table.rows = [row._replace(low=row.value - 5, high=row.value + 5) for row in table.rows]
