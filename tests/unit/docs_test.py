@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import keras_explainable as ke
+from keras_explainable import _docstrings
 from tests.conftest import script
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +203,19 @@ def test_page_of_references_has_those_of_the_docstrings():
     titles = {match[1].rstrip(",.") for entry in cited if (match := re.search('"(.+?)"', entry))}
     assert len(titles) > 50
     assert sorted(title for title in titles if title not in page) == []
+
+
+@pytest.mark.parametrize("name", ke.metrics.names())
+def test_docstring_of_a_metric_tells_its_arguments_in_one_list(name):
+    function = getattr(ke.metrics, name)
+    sections = _docstrings.sections(function.__doc__)
+    assert list(_docstrings.entries(sections["Args"])) == list(
+        inspect.signature(function).parameters
+    )
+    assert function.__doc__.count("Args:") == 1
+    assert sections["Returns"].startswith("    float32 values")
+    # What the library passes between its functions is nothing for users.
+    assert not re.search(r"MaskedScores|ExplainedInputs|PerturbedExplanations", function.__doc__)
 
 
 # Those of the Citation File Format 1.2.0 that occur here.
