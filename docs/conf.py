@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
@@ -69,6 +70,7 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The docstrings tell types, and shapes with them.
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # The docstrings tell types here, too.
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 toc_object_entries_show_parents = "hide"
@@ -86,6 +88,8 @@ PREFIXES = (
     "methods.",
     "metrics.",
     "inspection.",
+    "evaluation.",
+    "features.",
 )
 
 html_theme = "furo"
@@ -138,7 +142,8 @@ class Metrics(SphinxDirective):
         if self.arguments:
             names = [registration.class_name for registration in known]
             lines = [
-                f".. py:class:: keras_explainable.metrics.{n}\n   :no-typesetting:" for n in names
+                f".. py:class:: {name}\n   :module: keras_explainable.metrics\n   :no-typesetting:"
+                for name in names
             ]
             lines.append(", ".join(f"``{name}``" for name in names))
             return self.parse_text_to_nodes("\n\n".join(lines))
@@ -271,6 +276,8 @@ def sign_class(app, what, name, obj, options, signature, annotation):
     del app, name, options, annotation
     if what == "class" and signature == "(*args, **kwargs)":
         _, *parameters = inspect.signature(obj.__init__).parameters.values()
+        if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            return "", None  # What functions make tells no arguments.
         parameters = [p.replace(annotation=p.empty) for p in parameters]
         return str(inspect.Signature(parameters)), None
     return None
@@ -279,10 +286,9 @@ def sign_class(app, what, name, obj, options, signature, annotation):
 def name_as_used(app, doctree):
     """Write names as users do, who `import keras_explainable as ke`."""
     del app
-    for node in list(doctree.findall(addnodes.desc_addname)):
+    for node in doctree.findall(addnodes.desc_addname):
         used = re.sub(r"^keras_explainable\.", "ke.", node.astext())
-        # What is in a private module is returned, and not imported.
-        node.replace_self([] if "._" in used else addnodes.desc_addname(used, used))
+        node[:] = [nodes.Text(used)]
 
 
 def resolve(app, env, node, contnode):
