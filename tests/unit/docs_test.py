@@ -55,7 +55,7 @@ def test_table_of_meta_methods_lists_the_registered_ones():
 
 
 def test_table_of_methods_states_the_default_postprocessing():
-    stated = {r["Name"]: r["Default postprocessing"] for r in _table(METHODS, "## Equations")}
+    stated = {r["Name"]: r["Default postprocessing"] for r in _table(METHODS, "### Axioms")}
     registered = {
         f"`{name}`": f"`{ke.methods.registration(name).postprocessing}`"
         for name in ke.methods.names()
@@ -64,7 +64,7 @@ def test_table_of_methods_states_the_default_postprocessing():
 
 
 def test_table_of_methods_states_the_axioms():
-    rows = _table(METHODS, "## Equations")
+    rows = _table(METHODS, "### Axioms")
     stated = {row["Name"].strip("`"): _in_code_style(row["Axioms"]) for row in rows}
     assert stated == {
         name: sorted(ke.methods.registration(name).axioms) for name in ke.methods.names()
@@ -72,7 +72,7 @@ def test_table_of_methods_states_the_axioms():
 
 
 def test_every_axiom_is_told_below_the_table():
-    told = re.findall(r"^- `(\w+)`: ", _section(METHODS, "## Equations"), re.MULTILINE)
+    told = re.findall(r"^- `(\w+)`: ", _section(METHODS, "### Axioms"), re.MULTILINE)
     declared = {
         axiom for name in ke.methods.names() for axiom in ke.methods.registration(name).axioms
     }
