@@ -93,7 +93,7 @@ PREFIXES = (
 )
 
 html_theme = "furo"
-html_title = f"{project} {release}"
+html_title = project  # Without a version, as the changelog tells of what isn't released yet.
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
