@@ -304,6 +304,28 @@ def test_make_cite_adds_what_is_missing_and_drops_what_is_not_listed():
     ]
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_parts_of_pages_are_written_by_scripts_that_are_there(page):
+    text = page.read_text("utf-8")
+    for name in re.findall(r"^<!-- Written by benchmarks/(\w+)\.py\. -->$", text, re.MULTILINE):
+        script(name)
+        written = (ROOT / "benchmarks" / f"{name}.py").read_text("utf-8")
+        assert "marked.write(" in written
+        part = text.split(f"benchmarks/{name}.py. -->\n")[1]
+        assert "<!-- End. -->\n" in part.split("<!-- Written by")[0]
+
+
+def test_numbers_of_training_have_the_form_of_their_scripts():
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    costs, penalties = script("training"), script("penalties")
+    rows = costs.render({name: {"ratio": 1.0} for name in costs.CASES}).splitlines()
+    assert all(row.rpartition("|")[0].rpartition("|")[0] in text for row in rows)
+    values = {(name, weight): [[0.0], [1.0]] for name, _, weight in penalties.ROWS}
+    rows = penalties.table(values).splitlines()
+    assert all(row.split(" | ")[0] in text for row in rows)
+    assert {train for _, train, _ in penalties.ROWS} <= set(penalties.example())
+
+
 # The sections of the page of metrics, and what each has a table of.
 SECTIONS = {
     "Faithfulness by masking": "faithfulness",
