@@ -38,11 +38,11 @@ lint: $(VENV)/test.stamp  ## Check the style and the types of the code.
 docs: $(VENV)/docs.stamp  ## Build the site in build/docs; `make docs NOTEBOOKS=1` runs the notebooks for it.
 	NOTEBOOKS=$(NOTEBOOKS) $(VENV)/bin/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs $(ARGS)
 
-bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs/speed.md.
+bench: $(VENV)/demo.stamp  ## Measure time and memory; `ARGS=--write` fills docs/speed.md and docs/training.md.
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)
 	if [ -e $(PEERS)/peers.stamp ]; then $(PEERS)/bin/python benchmarks/peers.py $(filter --write,$(ARGS)); fi
 	$(VENV)/bin/python benchmarks/metrics.py
-	$(VENV)/bin/python benchmarks/training.py
+	$(VENV)/bin/python benchmarks/training.py $(filter --write,$(ARGS))
 	$(VENV)/bin/python benchmarks/importing.py
 
 peers: $(PEERS)/peers.stamp  ## Compare with other libraries; `ARGS=--write` fills docs/speed.md.

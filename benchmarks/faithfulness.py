@@ -118,12 +118,18 @@ def table(evaluation):
     """Write an evaluation as Markdown, in percent."""
     columns = {**SHORT, **{m: f"{SHORT[m.split(',')[0]]}, several" for m in evaluation.metrics[7:]}}
     arrows = {True: "↑", False: "↓"}
-    heads = [f"{s} {arrows[evaluation.higher_is_better[m]]}" for m, s in columns.items()]
-    lines = [f"| Method | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    for method in evaluation.methods:
-        rows = [evaluation.select(method, metric, "all")[0] for metric in columns]
-        cells = [f"{100 * r.value:.1f} ({100 * r.low:.1f} – {100 * r.high:.1f})" for r in rows]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+    rows = {}
+    for metric, short in columns.items():
+        found = [evaluation.select(method, metric, "all")[0] for method in evaluation.methods]
+        cells = [f"{100 * r.value:.1f} ({100 * r.low:.1f} – {100 * r.high:.1f})" for r in found]
+        rows[f"{short} {arrows[evaluation.higher_is_better[metric]]}"] = cells
+    return markdown(evaluation.methods, rows)
+
+
+def markdown(methods, rows):
+    """Write a table with a column for each method."""
+    lines = [f"| Metric | {' | '.join(methods)} |", f"| --- |{' ---: |' * len(methods)}"]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -141,10 +147,12 @@ def legend(evaluation, title, num_units):
 
 def published():
     """Write the published figures as Markdown."""
-    heads = " | ".join(SHORT[name] for name in METRICS[:5])
-    lines = [f"| Method | {heads} |", "| --- |" + " ---: |" * 5]
-    lines += [f"| {m} | {' | '.join(f'{v:.1f}' for v in row)} |" for m, row in PUBLISHED.items()]
-    return "\n".join(lines) + "\n"
+    columns = zip(*PUBLISHED.values(), strict=True)
+    rows = {
+        SHORT[metric]: [f"{value:.1f}" for value in values]
+        for metric, values in zip(METRICS[:5], columns, strict=True)
+    }
+    return markdown(PUBLISHED, rows)
 
 
 def main():

@@ -1,8 +1,9 @@
 """Measure what explanations cost while a model is trained.
 
 Usage: `python benchmarks/training.py` prints a Markdown table; `--json FILE` writes the numbers
-too. Both cases take a ResNet50V2 with random weights on images of 64². Every case runs in a process
-of its own, where what is measured and its reference take turns; ratios are those of medians.
+too, and `--write` writes the ratios into `docs/training.md`. Both cases take a ResNet50V2 with
+random weights on images of 64². Every case runs in a process of its own, where what is measured and
+its reference take turns; ratios are those of medians.
 
 - The head: a step of training with `KernelUsageDense`, over one with a `Dense` head.
 - The callback: the time that `Explain`, which writes PNG files, takes at the end of an epoch of
@@ -21,8 +22,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import marked
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+PAGE = Path(__file__).parents[1] / "docs" / "training.md"
 SIZE = 64
 UNITS = 20
 BATCH = 32
@@ -123,13 +127,19 @@ def measure_callback(turns):
 
 
 CASES = {
-    "step of training with a `KernelUsageDense` head": Case(
+    "a step of training with a `KernelUsageDense` head": Case(
         measure_head, 1.02, "with a `Dense` head"
     ),
     f"`Explain` of {NUM_EXPLAINED} samples in `fit`": Case(
-        measure_callback, 2.0, "`ke.gradcam` of them in `fit`"
+        measure_callback, 2.0, "of `ke.gradcam` of them there"
     ),
 }
+
+
+def render(results):
+    """Write the ratios as Markdown."""
+    rows = [f"| {n} | {CASES[n].reference} | {r['ratio']:.2f} |" for n, r in results.items()]
+    return "\n".join(["| Time of | Over that | Ratio |", "| --- | --- | ---: |", *rows]) + "\n"
 
 
 def main():
@@ -138,6 +148,7 @@ def main():
     parser.add_argument("--turns", type=int, default=30, help="measurements (default: 30)")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--only", help="measure the cases whose name holds this")
+    parser.add_argument("--write", action="store_true", help="write into the documentation")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -161,6 +172,8 @@ def main():
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
+    if arguments.write:
+        marked.write(PAGE, "training", render(results))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ Sphinx, mathematics and links out of this folder, is changed when a page is read
 
 import configparser
 import inspect
+import itertools
 import os
 import re
 import shutil
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 import keras_explainable as ke
+from keras_explainable import _docstrings
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -66,9 +70,10 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The docstrings tell types, and shapes with them.
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # The docstrings tell types here, too.
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-add_module_names = False
+toc_object_entries_show_parents = "hide"
 # In docstrings, what stands in backticks is code, and a link if it is in the reference.
 default_role = "py:obj"
 smartquotes_action = "De"  # Strings are quoted as in code.
@@ -83,10 +88,12 @@ PREFIXES = (
     "methods.",
     "metrics.",
     "inspection.",
+    "evaluation.",
+    "features.",
 )
 
 html_theme = "furo"
-html_title = f"{project} {release}"
+html_title = project  # Without a version, as the changelog tells of what isn't released yet.
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
@@ -122,6 +129,29 @@ class Registered(SphinxDirective):
             ]
         lines = [f".. autofunction:: keras_explainable.{module}.{name}" for name in names]
         return self.parse_text_to_nodes("\n\n".join(lines))
+
+
+class Metrics(SphinxDirective):
+    """Lists the names of all metrics in a table, or, with the argument "classes", their classes."""
+
+    optional_arguments = 1
+
+    def run(self):
+        """Return the table, in which names are links, or the names of the classes as entries."""
+        known = [ke.metrics.registration(name) for name in ke.metrics.names()]
+        if self.arguments:
+            names = [registration.class_name for registration in known]
+            lines = [
+                f".. py:class:: {name}\n   :module: keras_explainable.metrics\n   :no-typesetting:"
+                for name in names
+            ]
+            lines.append(", ".join(f"``{name}``" for name in names))
+            return self.parse_text_to_nodes("\n\n".join(lines))
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - Category", "     - Metrics"]
+        for category in ke.metrics.CATEGORIES:
+            names = ", ".join(f"`metrics.{name}`" for name in ke.metrics.names(category))
+            lines += [f"   * - {category}", f"     - {names.replace('`metrics.', '`~metrics.')}"]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def copy_notebooks(app):
@@ -172,26 +202,61 @@ def _ended(match):
     return f"{match[1]}\\ {match[2]}" if match[2] else match[1]
 
 
-def _arguments(match):
-    return "Args:\n" + re.sub(r"(?m)^", "    ", match[1].rstrip()) + "\n"
+# Arguments of metrics that the page tells of once.
+SHARED = ("output", "batch_size", "return_weights")
+
+
+def shortened(text, name):
+    """Return the docstring of a metric without what stands on the page before it."""
+    known = ke.metrics.registration(name)
+    peers = itertools.takewhile(lambda peer: peer != name, ke.metrics.names(known.category))
+    peers = [p for p in peers if ke.metrics.registration(p).protocol is known.protocol]
+    told = {}  # Where the text of an argument stands first.
+    for peer in peers:
+        for argument, entry in _arguments(_sections(peer)["Args"]).items():
+            told.setdefault((argument, entry), peer)
+    parts, own, references = _docstrings.sections(text), [], {}
+    for argument, entry in _arguments(parts["Args"]).items():
+        same = re.fullmatch(r" as in `(\w+)`\.", entry)
+        where = same[1] if same else told.get((argument, entry))
+        if where is None:
+            own.append(f"    {argument}:{entry}")
+        else:
+            references.setdefault(where, []).append(f"``{argument}``")
+    paragraphs = parts[""].split("\n\n")
+    if peers and known.protocol is not None:
+        before = _sections(peers[0])[""].split("\n\n")
+        paragraphs = [p for p in paragraphs if p not in before]
+        if len("\n\n".join(paragraphs)) < len(parts[""]):
+            references.setdefault(peers[0], []).insert(0, "other symbols")
+    if references:
+        listed = (f"as in `{where}`: {', '.join(names)}" for where, names in references.items())
+        paragraphs.append("A" + "; ".join(listed)[1:] + ".")
+    parts[""] = "\n\n".join(paragraphs)
+    parts["Args"] = "\n".join(own)
+    parts["Returns"] = parts["Returns"].partition(" With")[0]
+    parts["Raises"] = ""
+    return _docstrings.joined(parts)
+
+
+def _sections(name):
+    return _docstrings.sections(getattr(ke.metrics, name).__doc__)
+
+
+def _arguments(section):
+    """Return what is told of the arguments of a metric by their names, save the shared ones."""
+    entries = (e.strip().partition(":") for e in _docstrings.entries(section).values())
+    return {name: text for name, _, text in entries if name not in SHARED}
 
 
 def change_docstring(app, what, name, obj, options, lines):
     """Write what is returned as a list, where it is several things, each with its name."""
     del app, what, options
-    if name.startswith("keras_explainable.metrics.") and inspect.isfunction(obj):
-        # What the library passes to a metric, `scores` or `inputs`, is nothing for users.
-        own = inspect.signature(obj).parameters
-        told = (re.fullmatch(r"    (\w+): `[A-Z]\w+`\.", line) for line in lines)
-        kept = [m is None or m[1] in own for m in told]
-        text = "\n".join(line for line, keep in zip(lines, kept, strict=True) if keep)
-        lines[:] = re.sub(r"(?m)^Returns:\n    `[A-Z]\w+`\.\n", "", text).split("\n")
+    metric = name.removeprefix("keras_explainable.metrics.")
+    if metric in ke.metrics.names() and inspect.isfunction(obj):
+        lines[:] = shortened("\n".join(lines), metric).split("\n")
     # Code that goes on as a word, as in `Row`s.
-    ended = re.sub(r"(``.+?``|`[^`]+`)(\w?)", _ended, "\n".join(lines))
-    # Metrics have arguments in common, which are told after their own.
-    shared = re.sub(r"(?m)^And further:\n\n((?:.+\n)+)", _arguments, ended)
-    shared = re.sub(r"(?m)^Args:\n\n", "", shared)
-    lines[:] = shared.split("\n")
+    lines[:] = re.sub(r"(``.+?``|`[^`]+`)(\w?)", _ended, "\n".join(lines)).split("\n")
     if "Returns:" not in lines:
         return
     start = lines.index("Returns:")
@@ -200,10 +265,9 @@ def change_docstring(app, what, name, obj, options, lines):
         end += 1
     listed, text = False, []
     for line in lines[start + 1 : end]:
-        line = line.removeprefix("    ")
-        item = re.match(r"(\w+): (.*)", line)
+        item = re.match(r"    (\w+): (.*)", line)
         listed = listed or item is not None
-        text.append(f"- **{item[1]}**: {item[2]}" if item else "  " * listed + line)
+        text.append(f"- **{item[1]}**: {item[2]}" if item else "  " * listed + line.strip())
     lines[start:end] = [":returns:", *(f"    {line}".rstrip() for line in text), ""]
 
 
@@ -212,9 +276,19 @@ def sign_class(app, what, name, obj, options, signature, annotation):
     del app, name, options, annotation
     if what == "class" and signature == "(*args, **kwargs)":
         _, *parameters = inspect.signature(obj.__init__).parameters.values()
+        if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            return "", None  # What functions make tells no arguments.
         parameters = [p.replace(annotation=p.empty) for p in parameters]
         return str(inspect.Signature(parameters)), None
     return None
+
+
+def name_as_used(app, doctree):
+    """Write names as users do, who `import keras_explainable as ke`."""
+    del app
+    for node in doctree.findall(addnodes.desc_addname):
+        used = re.sub(r"^keras_explainable\.", "ke.", node.astext())
+        node[:] = [nodes.Text(used)]
 
 
 def resolve(app, env, node, contnode):
@@ -233,8 +307,10 @@ def resolve(app, env, node, contnode):
 def setup(app):
     """Connect what changes pages and docstrings."""
     app.add_directive("registered", Registered)
+    app.add_directive("metrics", Metrics)
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-docstring", change_docstring, priority=400)
     app.connect("autodoc-process-signature", sign_class)
+    app.connect("doctree-read", name_as_used)
     app.connect("missing-reference", resolve)

@@ -35,7 +35,7 @@ class Digits(NamedTuple):
     """Scanned digits.
 
     Attributes:
-        images: dictionary from each size of `DIGIT_SIZES` to the digits enlarged to it, a float
+        images: dictionary from the sizes 20, 22 and 24 to the digits enlarged to each, a float
             array `(digits, size, size)`, ink in [0, 1].
         labels: integer array, `(digits,)`.
         indices: integer array, `(digits,)`, position of each digit in scikit-learn's set.
@@ -119,7 +119,7 @@ def draw_scenes(
     to four digits, each number as often as any other, of classes that don't depend on each other
     but for being distinct.
 
-    With a bias, a scene is drawn from one or two of the five `PAIRS` of digits, (0, 1) to (8, 9),
+    With a bias, a scene is drawn from one or two of the five pairs of digits (0, 1) to (8, 9),
     equally often: of each of its pairs it has both digits with the probability `co_occurrence`, and
     else one of the two, each as often. Without a bias, one scene in eight of those that have a
     digit of a pair has both.

@@ -41,8 +41,10 @@ def failed(found):
 def case_row(name, found):
     """Return the cells of a case."""
     case = cases.CASES[name]
+    if str(case.model) != str(cases.Model()):
+        name = f"{name}, {case.model}"
     if "error" in found:
-        return [name, case.model, failed(found), *[""] * 5]
+        return [name, failed(found), *[""] * 5]
     ratio, memory = number(found["ratio"]), f"{found['memory'] / 1e9:.2f} GB"
     if case.bound and found["ratio"] > case.bound:
         ratio = f"**{ratio}**"
@@ -50,7 +52,6 @@ def case_row(name, found):
         memory = f"**{memory}**"
     return [
         name,
-        case.model,
         ratio,
         f"{number(found['low'])} to {number(found['high'])}",
         f"{case.bound:g}" if case.bound else "",
@@ -62,8 +63,9 @@ def case_row(name, found):
 
 def case_table(found):
     """Write the table of cases."""
-    head = ["Case", "Model", "Times", "Quartiles", "Bound", "Peak memory", "Reference, images/s"]
-    return table([*head, "Share"], [case_row(*pair) for pair in found.items()], 2)
+    head = ["Case", "Times", "Quartiles", "Bound", "Peak memory", "Reference, images/s", "Share"]
+    rows = table(head, [case_row(*pair) for pair in found.items()])
+    return f"{cases.Model()}, where a case names no other model.\n\n{rows}"
 
 
 def units_table(found):

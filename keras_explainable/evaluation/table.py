@@ -59,6 +59,7 @@ class Evaluation:
         config: dict of how it was evaluated.
 
     Example:
+        >>> from keras_explainable.evaluation import Evaluation, Row
         >>> evaluation = Evaluation([Row("cam", "sparseness", "all", 0.5, 0.4, 0.6, 9)])
         >>> print(evaluation)
         method  sparseness

@@ -168,7 +168,15 @@ class Target:
         return found
 
     def check(self, limits: tuple) -> None:
-        """Refuse data that are out of the range that outputs have, as `Splice.limits` tells it."""
+        """Refuse data that are out of the range that outputs have.
+
+        Args:
+            limits: tuples of the number of an array of the data, the lowest values that its columns
+                may have, what they stay below, and values that are allowed all the same.
+
+        Raises:
+            ValueError: if there are others.
+        """
         for number, lowest, highest, *exempt in limits:
             array, (_, kind) = self.data[number], self.specification[number]
             array = array.view("float32") if kind == "float32" else array
@@ -192,7 +200,7 @@ class Target:
             outputs: what the model returns, in the structure that `output` asks for.
             data: list of tensors.
             activation: what was left out of the outputs, or `None`.
-            noted: list that ranges of the data are added to, as in `Splice.limits`.
+            noted: list that ranges of the data are added to, as `check` takes them.
             returned: the outputs after their activations, in the same structure. Defaults to
                 `outputs`.
 

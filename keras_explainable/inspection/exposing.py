@@ -70,7 +70,7 @@ class Exposed(keras.Model):
         has_fixed_places: whether a target says that images can't be mirrored or resized.
         front: model of the first layers alone, which returns the activations, an affine function of
             the input; `None` but for `expose_affine`.
-        limits: ranges of the data of a target, as `ke.targets.Target` tells them.
+        limits: ranges of the data of a target, as `inspection.Target.check` takes them.
     """
 
     activation: Callable | None = None

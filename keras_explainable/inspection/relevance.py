@@ -74,10 +74,12 @@ def expose_relevance(
     Args:
         model: as in `expose`.
         outputs: as in `expose`.
-        composite: which rules linear layers follow: "epsilon", "epsilon_plus" (default),
-            "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat",
-            "epsilon_gamma_box" (see `COMPOSITES`), or a dict from "first", "convolution" and
-            "dense" to rules. The first layers are those that no linear layer comes before.
+        composite: which rules linear layers follow: a dict from "first" (layers that no linear one
+            comes before), "convolution" and "dense" to rules, or the name of one: "epsilon" (these
+            rules are all "epsilon"), "epsilon_plus" (default; "z_plus", "z_plus", "epsilon"),
+            "epsilon_plus_flat" ("flat", "z_plus", "epsilon"), "epsilon_alpha2_beta1"
+            ("alpha_beta", "alpha_beta", "epsilon"), "epsilon_alpha2_beta1_flat" ("flat",
+            "alpha_beta", "epsilon") or "epsilon_gamma_box" ("z_box", "gamma", "epsilon").
         epsilon: what sums are moved away from zero by. Defaults to 1e-6.
         gamma: as above. Defaults to 0.25.
         alpha: as above, 1 or more. Defaults to 2.

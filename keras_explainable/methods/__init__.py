@@ -10,6 +10,7 @@ from keras_explainable.methods import gradients as gradients
 from keras_explainable.methods import meta as meta
 from keras_explainable.methods._registry import FAMILIES as FAMILIES
 from keras_explainable.methods._registry import NEEDS as NEEDS
+from keras_explainable.methods._registry import Registration as Registration
 from keras_explainable.methods._registry import describe as describe
 from keras_explainable.methods._registry import explaining_method as explaining_method
 from keras_explainable.methods._registry import get as get

@@ -57,8 +57,8 @@ class Registration(NamedTuple):
         is_gradient: whether the maps, with `reduction=None`, are the gradients of the logits by the
             input; `None` where it isn't known.
         expose_options: keyword arguments of `expose` that are options of the method.
-        needs: what a model has to have for the method beside spatial activations, one of `NEEDS`;
-            `None` for nothing.
+        needs: what a model has to have for the method beside spatial activations: "attention",
+            "linear head", "relevance rules" or "max-pooling"; `None` for nothing.
     """
 
     method: Callable
@@ -156,7 +156,7 @@ def explaining_method(
     """Register a function `(model, inputs, indices, ...) -> (logits, maps)` as a method.
 
     Args:
-        family: one of `FAMILIES`.
+        family: "gradient", "cam" or "attention".
         postprocessing: see `Registration`.
         axioms: see `Registration`.
         sample_options: see `Registration`.
@@ -290,7 +290,7 @@ class Description(NamedTuple):
 
     Attributes:
         name: its name.
-        family: one of `FAMILIES`, or "meta".
+        family: "gradient", "cam", "attention" or "meta".
         summary: what it does.
         needs: what a model has to have for it, as in `Registration`; empty for nothing special.
     """
@@ -307,10 +307,10 @@ def describe(family: str | None = None) -> Listing:
     The list prints as a table, and a notebook shows it as one.
 
     Args:
-        family: one of `FAMILIES`, or "meta" for the meta methods. Defaults to all.
+        family: "gradient", "cam", "attention", or "meta" for the meta methods. Defaults to all.
 
     Returns:
-        a `Listing`, whose `rows` are named tuples of `name`, `family`, `summary` and `needs`.
+        that list; its `rows` are named tuples of `name`, `family`, `summary` and `needs`.
 
     Raises:
         ValueError: if there is no such family.

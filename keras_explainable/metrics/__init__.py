@@ -12,6 +12,7 @@ from keras_explainable.metrics import robustness as robustness
 from keras_explainable.metrics import spread as spread
 from keras_explainable.metrics._computing import function_of as _function_of
 from keras_explainable.metrics._registry import CATEGORIES as CATEGORIES
+from keras_explainable.metrics._registry import Registration as Registration
 from keras_explainable.metrics._registry import describe as describe
 from keras_explainable.metrics._registry import explanation_metric as explanation_metric
 from keras_explainable.metrics._registry import names as names

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_explainable import _compat
+from keras_explainable import _docstrings
 from keras_explainable import inspection
 from keras_explainable._checks import mistyped
 from keras_explainable._checks import positive_integer
@@ -28,10 +29,12 @@ from keras_explainable.metrics import _arguments
 from keras_explainable.metrics import _registry
 from keras_explainable.metrics._explaining import Explanations
 
-_MODEL_ARGUMENTS = """output: which output of the model is explained, see `inspection.expose`.
-batch_size: samples per step. Defaults to 32."""
-_RETURN_WEIGHTS = """With `return_weights=True` they are a pair of values and weights, both
-`(samples, units)`, the weights 0 where there is no value."""
+# What is told of the arguments that every metric gets, those of the model where there is one.
+_TOLD = {
+    "output": "which output of the model is explained, see `inspection.expose`.",
+    "batch_size": "samples per step. Defaults to 32.",
+    "return_weights": "whether to return weights too, see below. Defaults to `False`.",
+}
 # Compiled steps kept per model.
 _steps = Kept(64)
 _exposed = Kept(8)
@@ -114,20 +117,42 @@ def function_of(name):
     hints = _hints(known)
     compute.__annotations__ = {n: hints[n] for n in (*signature.parameters, "return") if n in hints}
     compute.__signature__ = signature
-    compute.__doc__ = _doc(known)
+    compute.__doc__ = _doc(known, signature)
     return compute
 
 
-def _doc(known):
-    """Return what tells the user of a function its arguments, those that metrics share included."""
-    text = inspect.cleandoc(known.function.__doc__)
-    if known.protocol is not None:
-        shared = inspect.cleandoc(known.protocol.__doc__)
-        text += f"\n\nIt takes the arguments of `{known.protocol.__name__}`:\n\n{shared}"
+def _doc(known, signature):
+    """Return the docstring of a function of arrays: that of its metric, and of its protocol."""
+    own = _docstrings.sections(known.function.__doc__)
+    protocol = _docstrings.sections(known.protocol.__doc__ if known.protocol else None)
+    told = {name: _docstrings.entry(name, text) for name, text in _TOLD.items()}
+    told = _docstrings.entries(protocol["Args"]) | _docstrings.entries(own["Args"]) | told
+    raised = _docstrings.entries(protocol["Raises"]) | _docstrings.entries(own["Raises"])
+    # The first sentence of a protocol is what it does itself.
+    evidence = protocol[""].partition("\n\n")[2]
+    parts = {
+        "": "\n\n".join(filter(None, [own[""], evidence])),
+        "Args": "\n".join(told[name] for name in signature.parameters),
+        "Returns": _docstrings.filled(_returned(known, " ".join(own["Returns"].split()))),
+        "Raises": "\n".join(raised.values()),
+    }
+    return _docstrings.joined(own | parts)
+
+
+def _returned(known, rows):
+    """Tell what the function of a metric returns; `rows` says what of, where it isn't of maps."""
     if "model" in known.needs:
-        text += f"\n\nAnd further:\n\n{_MODEL_ARGUMENTS}"
-    rows = "pair explained, `(pairs,)`" if "model" in known.needs else "map, `(samples, units)`"
-    return f"{text}\n\nReturns float32 values, one per {rows}.\n{_RETURN_WEIGHTS}"
+        return (
+            "float32 values of the pairs explained, `(pairs,)`, those that have one. With "
+            "`return_weights=True`, values and weights, both `(samples, n)`, of all maps; weights "
+            "are 0 where there is no value."
+        )
+    # Of an internal function, that it returns `Scores`.
+    rows = "one per map, `(samples, n)`" if not rows or rows[0] == "`" else rows.removesuffix(".")
+    return (
+        f"float32 values, {rows}, 0 where there is none. With `return_weights=True`, values and "
+        "weights, which are 0 where there is no value."
+    )
 
 
 class _Shared(Protocol):

@@ -47,7 +47,8 @@ class Registration(NamedTuple):
     Attributes:
         function: the function, which returns `Scores`, or rows of values from the evidence of a
             protocol.
-        category: one of `CATEGORIES`.
+        category: "faithfulness", "localization", "robustness", "complexity",
+            "randomization" or "fixations".
         higher_is_better: direction; `None` where neither is better.
         protocol: function that gathers the evidence which several metrics share, at the price of
             some passes of the model; `None` for a metric that shares none.
@@ -95,7 +96,7 @@ class Registration(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of `NEEDS`, what the metric is computed from beside maps."""
+        """What the metric is computed from beside maps, by the names of its arguments."""
         return tuple(p.name for p in self.arguments if p.name in NEEDS)
 
     @property
@@ -139,7 +140,8 @@ def explanation_metric(
     """Register a function as a metric.
 
     Args:
-        category: one of `CATEGORIES`.
+        category: "faithfulness", "localization", "robustness", "complexity",
+            "randomization" or "fixations".
         higher_is_better: see `Registration`.
         protocol: see `Registration`.
         parts: see `Registration`.
@@ -177,7 +179,8 @@ def names(category: str | None = None) -> tuple[str, ...]:
     """Return the names of the registered metrics, sorted.
 
     Args:
-        category: one of `CATEGORIES`, or `None` for all.
+        category: "faithfulness", "localization", "robustness", "complexity",
+            "randomization" or "fixations". Defaults to all.
     """
     if category is not None and category not in CATEGORIES:
         raise invalid("category", f"one of {', '.join(CATEGORIES)}", repr(category))
@@ -190,7 +193,8 @@ class Description(NamedTuple):
 
     Attributes:
         name: its name.
-        category: one of `CATEGORIES`.
+        category: "faithfulness", "localization", "robustness", "complexity",
+            "randomization" or "fixations".
         summary: what it tells.
         needs: what it is computed from beside maps, as in `Registration`.
         better: "higher" or "lower"; empty where neither is.
@@ -209,10 +213,11 @@ def describe(category: str | None = None) -> Listing:
     The list prints as a table, and a notebook shows it as one.
 
     Args:
-        category: one of `CATEGORIES`. Defaults to all.
+        category: "faithfulness", "localization", "robustness", "complexity",
+            "randomization" or "fixations". Defaults to all.
 
     Returns:
-        a `Listing`, whose `rows` are named tuples of `name`, `category`, `summary`, `needs` and
+        that list; its `rows` are named tuples of `name`, `category`, `summary`, `needs` and
         `better`.
 
     Raises:

@@ -84,6 +84,8 @@ def perturbed_explanations(
 ) -> PerturbedExplanations:
     r"""Explain inputs with noise added to them.
 
+    The maps are compared with those of inputs with noise, drawn R times,
+
     .. math:: M'_r = M(x + \delta_r), \quad \delta_r \sim \mathcal{U}(-\rho, \rho)
 
     with :math:`\rho` the radius times the range (maximum less minimum) of a sample. The same noise

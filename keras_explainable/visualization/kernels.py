@@ -57,7 +57,9 @@ def correlations(
         ValueError: if matrices and names don't go together, or `limit` is not above 0.
 
     Example:
-        >>> figure = correlations({"plain": np.eye(3), "KUR": np.eye(3)}, ["cat", "dog", "cow"])
+        >>> import numpy as np, keras_explainable as ke
+        >>> matrices = {"plain": np.eye(3), "KUR": np.eye(3)}
+        >>> figure = ke.visualization.correlations(matrices, ["cat", "dog", "cow"])
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['plain', 'KUR', '']
     """
@@ -125,7 +127,9 @@ def usage(
         ValueError: if counts and names don't go together.
 
     Example:
-        >>> figure = usage({"plain": [9, 8, 9], "KUR": [3, 2, 4]}, ["cat", "dog", "cow"])
+        >>> import keras_explainable as ke
+        >>> counts = {"plain": [9, 8, 9], "KUR": [3, 2, 4]}
+        >>> figure = ke.visualization.usage(counts, ["cat", "dog", "cow"])
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['plain, mean 8.7', 'KUR, mean 3.0']
     """

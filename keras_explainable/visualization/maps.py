@@ -87,7 +87,8 @@ def overlay(
             opacity or the limits make no sense.
 
     Example:
-        >>> figure = overlay(np.zeros((8, 8)), np.eye(4), title="diagonal")
+        >>> import numpy as np, keras_explainable as ke
+        >>> figure = ke.visualization.overlay(np.zeros((8, 8)), np.eye(4), title="diagonal")
         >>> figure.axes[0].images[1].get_array().shape
         (8, 8)
     """
@@ -145,8 +146,10 @@ def grid(
         ValueError: if images, maps and texts do not go together, or an option is not accepted.
 
     Example:
+        >>> import numpy as np, keras_explainable as ke
+        >>> images = np.zeros((2, 8, 8, 1))
         >>> maps = {"Grad-CAM": np.ones((2, 4, 4)), "MinMax-CAM": np.ones((2, 4, 4))}
-        >>> figure = grid(np.zeros((2, 8, 8, 1)), maps, titles=["cat 0.9", "dog 0.8"])
+        >>> figure = ke.visualization.grid(images, maps, titles=["cat 0.9", "dog 0.8"])
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['', 'cat 0.9', 'cat 0.9']
     """
@@ -216,7 +219,9 @@ def gallery(
         ValueError: if images, titles and options do not go together.
 
     Example:
-        >>> figure = gallery(np.zeros((3, 8, 8, 3)), titles=["a", "b", "c"], value_range=(-1, 1))
+        >>> import numpy as np, keras_explainable as ke
+        >>> images = np.zeros((3, 8, 8, 3))
+        >>> figure = ke.visualization.gallery(images, titles=["a", "b", "c"])
         >>> [axes.get_title() for axes in figure.axes]
         ['a', 'b', 'c']
     """

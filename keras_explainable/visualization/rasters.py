@@ -53,7 +53,9 @@ def raster(
         ValueError: as `grid`.
 
     Example:
-        >>> raster(np.zeros((32, 32)), np.eye(4), titles=["diagonal"]).shape
+        >>> import numpy as np, keras_explainable as ke
+        >>> image = np.zeros((32, 32))
+        >>> ke.visualization.raster(image, np.eye(4), titles=["diagonal"]).shape
         (196, 338, 3)
     """
     image, maps = _shrunk(_maps._displayable(image)), _maps._split("maps", maps)

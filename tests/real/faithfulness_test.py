@@ -13,17 +13,16 @@ CELL = re.compile(r"([\d.]+) \(([\d.]+) – ([\d.]+)\)")
 
 
 def table(title):
-    """Return the table below a title: rows by method, of value, low and high by metric."""
+    """Return the table below a title: columns by method, of value, low and high by metric."""
     below = PAGE.split(f"\n### {title}\n", 1)[1]
     lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)[0].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    names = [name.rstrip(" ↑↓") for name in head[1:]]
     return {
         method: {
-            name: tuple(map(float, CELL.fullmatch(cell).groups()))
-            for name, cell in zip(names, cells, strict=True)
+            row[0].rstrip(" ↑↓"): tuple(map(float, CELL.fullmatch(row[column]).groups()))
+            for row in rows
         }
-        for method, *cells in rows
+        for column, method in enumerate(head[1:], start=1)
     }
 
 

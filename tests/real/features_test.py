@@ -1,5 +1,8 @@
 """Images that maximise classes of a trained network are of these classes, and can be read."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from tests.real import photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared")]
 UNITS = [19, 107, 934]  # Chickadee, jellyfish, hot dog.
+PAGE = Path(__file__).parents[2] / "docs" / "features.md"
 
 
 def _share_of_high_frequencies(images):
@@ -35,5 +39,9 @@ def test_images_of_classes_are_recognised_after_shifts_and_smooth():
     bare = {"parametrization": "pixel", "blur": 0, "jitter": 0}
     images, _ = ke.maximize_activation(model, UNITS, **options, **bare)
     assert (probabilities(images) > 0.9).all()
-    assert (probabilities(np.roll(images, (3, 3), axis=(1, 2))) < 0.5).all()
+    shifted = probabilities(np.roll(images, (3, 3), axis=(1, 2)))
+    assert (shifted < 0.5).all()
+    page = " ".join(PAGE.read_text("utf-8").split())
+    stated = re.search(r"steps, and ([\d.]+), ([\d.]+) and ([\d.]+) once they are shifted", page)
+    np.testing.assert_allclose(shifted, np.array(stated.groups(), float), atol=0.05)
     assert _share_of_high_frequencies(images) > 0.3

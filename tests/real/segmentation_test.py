@@ -179,7 +179,7 @@ def measure(case, row, every=1):
 def table(measured):
     """Return the table of `docs/real_models.md`."""
     heads = ["Region", "Method", "Layer", "Pairs", "In the region", "Uniform", "Ratio"]
-    lines = [[*heads, "Difference"], ["---"] * 8]
+    lines = [[*heads, "Difference"], ["---"] * 3 + ["---:"] * 5]
     for row in measured:
         m = row.measured
         layer = "" if row.method == "gradients" else NAMES[row.layer]

@@ -382,9 +382,9 @@ def _has_many_passes(row):
 
 def table(measured):
     """Return the table of `docs/real_models.md`, one row for each network and method."""
-    heads = ["Network", "Method", "Pairs", "With others", "In the object", "Uniform", "Ratio"]
-    heads += ["Difference", "In others", "Uniform"]
-    lines = [heads, ["---"] * len(heads)]
+    heads = ["Network", "Method", "Pairs", "With others", "In the object", "Uniform in it", "Ratio"]
+    heads += ["Difference", "In others", "Uniform in them"]
+    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
     for network, rows in measured.items():
         for row in rows:
             m = row.measured

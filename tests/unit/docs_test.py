@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import keras_explainable as ke
+from keras_explainable import _docstrings
 from tests.conftest import script
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def test_table_of_meta_methods_lists_the_registered_ones():
 
 
 def test_table_of_methods_states_the_default_postprocessing():
-    stated = {r["Name"]: r["Default postprocessing"] for r in _table(METHODS, "## Equations")}
+    stated = {r["Name"]: r["Default postprocessing"] for r in _table(METHODS, "### Axioms")}
     registered = {
         f"`{name}`": f"`{ke.methods.registration(name).postprocessing}`"
         for name in ke.methods.names()
@@ -63,7 +64,7 @@ def test_table_of_methods_states_the_default_postprocessing():
 
 
 def test_table_of_methods_states_the_axioms():
-    rows = _table(METHODS, "## Equations")
+    rows = _table(METHODS, "### Axioms")
     stated = {row["Name"].strip("`"): _in_code_style(row["Axioms"]) for row in rows}
     assert stated == {
         name: sorted(ke.methods.registration(name).axioms) for name in ke.methods.names()
@@ -71,7 +72,7 @@ def test_table_of_methods_states_the_axioms():
 
 
 def test_every_axiom_is_told_below_the_table():
-    told = re.findall(r"^- `(\w+)`: ", _section(METHODS, "## Equations"), re.MULTILINE)
+    told = re.findall(r"^- `(\w+)`: ", _section(METHODS, "### Axioms"), re.MULTILINE)
     declared = {
         axiom for name in ke.methods.names() for axiom in ke.methods.registration(name).axioms
     }
@@ -204,6 +205,19 @@ def test_page_of_references_has_those_of_the_docstrings():
     assert sorted(title for title in titles if title not in page) == []
 
 
+@pytest.mark.parametrize("name", ke.metrics.names())
+def test_docstring_of_a_metric_tells_its_arguments_in_one_list(name):
+    function = getattr(ke.metrics, name)
+    sections = _docstrings.sections(function.__doc__)
+    assert list(_docstrings.entries(sections["Args"])) == list(
+        inspect.signature(function).parameters
+    )
+    assert function.__doc__.count("Args:") == 1
+    assert sections["Returns"].startswith("    float32 values")
+    # What the library passes between its functions is nothing for users.
+    assert not re.search(r"MaskedScores|ExplainedInputs|PerturbedExplanations", function.__doc__)
+
+
 # Those of the Citation File Format 1.2.0 that occur here.
 TYPES = ("article", "conference-paper", "generic", "software")
 
@@ -288,6 +302,28 @@ def test_make_cite_adds_what_is_missing_and_drops_what_is_not_listed():
         },
         yaml.safe_load(kept)[0],
     ]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_parts_of_pages_are_written_by_scripts_that_are_there(page):
+    text = page.read_text("utf-8")
+    for name in re.findall(r"^<!-- Written by benchmarks/(\w+)\.py\. -->$", text, re.MULTILINE):
+        script(name)
+        written = (ROOT / "benchmarks" / f"{name}.py").read_text("utf-8")
+        assert "marked.write(" in written
+        part = text.split(f"benchmarks/{name}.py. -->\n")[1]
+        assert "<!-- End. -->\n" in part.split("<!-- Written by")[0]
+
+
+def test_numbers_of_training_have_the_form_of_their_scripts():
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    costs, penalties = script("training"), script("penalties")
+    rows = costs.render({name: {"ratio": 1.0} for name in costs.CASES}).splitlines()
+    assert all(row.rpartition("|")[0].rpartition("|")[0] in text for row in rows)
+    values = {(name, weight): [[0.0], [1.0]] for name, _, weight in penalties.ROWS}
+    rows = penalties.table(values).splitlines()
+    assert all(row.split(" | ")[0] in text for row in rows)
+    assert {train for _, train, _ in penalties.ROWS} <= set(penalties.example())
 
 
 # The sections of the page of metrics, and what each has a table of.

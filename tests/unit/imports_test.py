@@ -13,7 +13,7 @@ import keras_explainable
 ROOT = Path(keras_explainable.__file__).parent
 # From the ground up. A package goes by its name with all that is in it, save what has a row itself.
 FLOORS = (
-    ("_axes", "_checks", "_compat", "_showing", "_tables", "_typing", "_version"),
+    ("_axes", "_checks", "_compat", "_docstrings", "_showing", "_tables", "_typing", "_version"),
     (
         "filters",
         "inspection",

@@ -43,12 +43,12 @@ def road(
 
     for the orders "morf" (most relevant first), "lerf" (least relevant first) and "both", with
     :math:`x_j` the input in which the j-th percentage of pixels is imputed: each is a weighted mean
-    of its 8 neighbours, see `imputed`, and noise. The noise is the same for all samples. Positions
+    of its 8 neighbours, imputed or not, and noise. The noise is the same for all samples. Positions
     have two axes. Maps of channels are added up over channels.
 
     Args:
         inputs: `ExplainedInputs`.
-        order: one of `ORDERS`. Defaults to "both".
+        order: "both", "morf" or "lerf". Defaults to "both".
         percentiles: percentages of pixels that are imputed, above 0 and below 100. Defaults to
             10, 20, …, 90.
         noise: standard deviation of the noise, in the unit of the input. Defaults to 0.01.

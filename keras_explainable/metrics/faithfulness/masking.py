@@ -87,9 +87,12 @@ def masked_scores(
 ) -> MaskedScores:
     r"""Predict masked inputs, with one pass of the model per explained pair and part.
 
-    .. math:: o_{ic} = p(f(x_i \odot m_{ic})), \quad \bar o_{ic} = p(f(x_i \odot (1 - m_{ic})))
+    What the model predicts of unit c is :math:`p_{ic}` for sample i as it is,
 
-    with :math:`m_{ic}` the map of unit c for sample i, resized to the input: a mask from 0 to 1.
+    .. math:: o_{ic} = p_c(x_i \odot m_{ic}), \quad \bar o_{ic} = p_c(x_i \odot (1 - m_{ic}))
+
+    for what the map of the unit shows, and for what it doesn't, with :math:`m_{ic}` that map,
+    resized to the input: a mask from 0 to 1.
 
     Args:
         model: `keras.Model`, as trained.
@@ -254,7 +257,8 @@ def f1_plus(scores: MaskedScores, *, others: str = "zero") -> Rows:
 
     .. math:: F_1^+ = 2 \, AR \cdot ADO / (AR + ADO)
 
-    of the means of a class, before these are averaged over classes.
+    of the means of a class, AR of `average_retention` and ADO of `average_drop_of_others`, before
+    these are averaged over classes.
 
     Args:
         scores: `MaskedScores`.
@@ -273,7 +277,8 @@ def f1_minus(scores: MaskedScores, *, others: str = "zero") -> Rows:
 
     .. math:: F_1^- = 2 \, AD \cdot ARO / (AD + ARO)
 
-    of the means of a class, before these are averaged over classes.
+    of the means of a class, AD of `average_drop` and ARO of `average_retention_of_others`, before
+    these are averaged over classes.
 
     Args:
         scores: `MaskedScores`.

@@ -38,8 +38,9 @@ def localization_error(
 
     .. math:: 1 - [\max_b \mathrm{IoU}(\mathrm{box}(M), b) \geq t] \cdot [c \in \mathrm{top}_k]
 
-    Undefined where the sample has no box of the class: explain the classes labelled, not those
-    predicted, or wrong predictions are left out and count as no error.
+    over the boxes b of class c, with t the `iou` and k the `top`. Undefined where the sample has no
+    box of the class: explain the classes labelled, not those predicted, or wrong predictions are
+    left out and count as no error.
 
     Args:
         maps: `(samples, height, width, n)`.

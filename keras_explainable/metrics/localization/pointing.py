@@ -24,8 +24,8 @@ def pointing_game(
 
     .. math:: [\exists q: \|q - \arg\max_r M_r\|_\infty \leq t, \ g_q = 1]
 
-    Among equal positions the first counts, in the order of rows. Boxes become masks with
-    `box_masks`.
+    with g the mask, 1 on the object, and t the tolerance. Among equal positions the first counts,
+    in the order of rows. Boxes become masks with `box_masks`.
 
     Args:
         maps: `(samples, *positions, n)`, of the size of the masks.
@@ -73,7 +73,8 @@ def energy_pointing_game(maps: tf.Tensor, masks: tf.Tensor, indices: Units = Non
 
     .. math:: \sum_r g_r \psi(M^+)_r / \sum_r \psi(M^+)_r
 
-    with :math:`\psi` of `ke.filters.normalize`; 0 for a constant map, which shows nothing.
+    with g the mask, 1 on the object, :math:`M^+` the positive part of the map, and :math:`\psi` of
+    `ke.filters.normalize`; 0 for a constant map, which shows nothing.
 
     Args:
         maps: as in `pointing_game`.
@@ -97,7 +98,8 @@ def relevance_mass_accuracy(maps: tf.Tensor, masks: tf.Tensor, indices: Units = 
 
     .. math:: \sum_r g_r M^+_r / \sum_r M^+_r
 
-    0 for a map with nothing positive.
+    with g the mask, 1 on the object, and :math:`M^+` the positive part of the map; 0 for a map with
+    nothing positive.
 
     Args:
         maps: as in `pointing_game`.
@@ -118,7 +120,7 @@ def relevance_rank_accuracy(maps: tf.Tensor, masks: tf.Tensor, indices: Units = 
 
     .. math:: |\mathrm{top}_K(M) \cap G| / K, \quad K = |G|
 
-    Equal positions rank in the order of rows.
+    with G the positions of the object. Equal positions rank in the order of rows.
 
     Args:
         maps: as in `pointing_game`.
@@ -141,7 +143,7 @@ def top_k_intersection(
 
     .. math:: |\mathrm{top}_k(M) \cap G| / k
 
-    Equal positions rank in the order of rows.
+    with G the positions of the object. Equal positions rank in the order of rows.
 
     Args:
         maps: as in `pointing_game`.
@@ -165,8 +167,8 @@ def localization_auc(maps: tf.Tensor, masks: tf.Tensor, indices: Units = None) -
 
     .. math:: P(M_r > M_s) + P(M_r = M_s) / 2, \quad r \in G, \ s \notin G
 
-    It is the area under the ROC curve of telling the object by the map; 0.5 for a constant map.
-    Undefined where there is no background.
+    with G the positions of the object. It is the area under the ROC curve of telling the object by
+    the map; 0.5 for a constant map. Undefined where there is no background.
 
     Args:
         maps: as in `pointing_game`.

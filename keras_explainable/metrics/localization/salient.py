@@ -41,7 +41,7 @@ def mask_error(
 
     .. math:: \frac{1}{|R|} \sum_r |M_r - g_r|
 
-    over the positions R that count.
+    over the positions R that count, with g the mask, 1 on the object and 0 elsewhere.
 
     Args:
         maps: `(samples, *positions, n)`, from 0 to 1, of the size of the masks.
@@ -79,6 +79,8 @@ def mask_iou(
 
     .. math:: \mathrm{IoU}(t) = |\{M > t\} \cap G| / |\{M > t\} \cup G|
 
+    with t the threshold, and G the positions of the mask.
+
     Args:
         maps: as in `mask_error`.
         masks: as in `mask_error`.
@@ -109,7 +111,8 @@ def best_mask_iou(
 
     .. math:: \max_k \mathrm{IoU}(t_k), \quad t_k = k / (K - 1)
 
-    Positions from a threshold on are marked. `curve` of its scores holds the IoU at every one.
+    with IoU as in `mask_iou`, but positions from a threshold on are marked. `curve` of its scores
+    holds the IoU at every one.
 
     Args:
         maps: as in `mask_error`.
@@ -141,8 +144,10 @@ def average_precision(
 
     .. math:: \sum_k (R(t_k) - R(t_{k+1})) \, P(t_k), \quad R(t_K) = 0
 
-    Positions from a threshold on are marked. `curve` of its scores holds recall and precision,
-    `(samples, n, K, 2)`; the precision is 0 where nothing is marked.
+    with R the recall, the share of the object that is marked, and P the precision, the share of
+    what is marked that is on the object, 0 where nothing is marked. Positions from a threshold on
+    are marked, at the K thresholds of `best_mask_iou`. `curve` of its scores holds recall and
+    precision, `(samples, n, K, 2)`.
 
     Args:
         maps: as in `mask_error`.
@@ -177,8 +182,8 @@ def max_f_beta(
 
     .. math:: \max_k F_\beta(t_k), \quad F_\beta = \frac{(1 + \beta^2) P R}{\beta^2 P + R}
 
-    Positions from a threshold on are marked. `curve` of its scores holds :math:`F_\beta` at every
-    threshold.
+    with the recall R, the precision P and the K thresholds of `average_precision`. `curve` of its
+    scores holds :math:`F_\beta` at every threshold.
 
     Args:
         maps: as in `mask_error`.
@@ -213,7 +218,7 @@ def mean_f_beta(
 
     .. math:: \frac{1}{K} \sum_k F_\beta(t_k)
 
-    `curve` of its scores holds :math:`F_\beta` at every threshold.
+    over the K thresholds of `max_f_beta`. `curve` of its scores holds :math:`F_\beta` at every one.
 
     Args:
         maps: as in `mask_error`.
@@ -245,7 +250,8 @@ def adaptive_f_beta(
 
     .. math:: F_\beta(\min(2 \bar M, 1))
 
-    Positions from the threshold on are marked, save those of 0.
+    with :math:`F_\beta` as in `max_f_beta`, and :math:`\bar M` the mean of the map. Positions from
+    the threshold on are marked, save those of 0.
 
     Args:
         maps: as in `mask_error`.

@@ -115,6 +115,8 @@ def segmentation_f1(
 
     .. math:: F_{1c} = 2 TP_c / (T_c + P_c)
 
+    with the numbers of positions of `segmentation_iou`.
+
     Args:
         maps: as in `segmentation_iou`.
         labels: as in `segmentation_iou`.
@@ -144,6 +146,8 @@ def segmentation_accuracy(
     r"""Tell which share of the positions is labelled right by the maps (pixel accuracy).
 
     .. math:: \sum_c TP_c / \sum_c T_c
+
+    with the numbers of positions of `segmentation_iou`.
 
     Args:
         maps: as in `segmentation_iou`.
