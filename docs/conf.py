@@ -185,6 +185,13 @@ def read_page(app, docname, source):
     source[0] = "".join(parts)
 
 
+def link_source(app, pagename, templatename, context, doctree):
+    """Link the source of a notebook where it is, beside the folder of the pages."""
+    del app, templatename, doctree
+    if pagename.startswith("notebooks/"):
+        context["theme_source_directory"] = ""
+
+
 def _target(path, docname, link):
     """Return a link from a page, of a link from the file that it is made of."""
     linked = Path(os.path.normpath(path.parent / link))
@@ -310,6 +317,7 @@ def setup(app):
     app.add_directive("metrics", Metrics)
     app.connect("builder-inited", copy_notebooks)
     app.connect("source-read", read_page)
+    app.connect("html-page-context", link_source)
     app.connect("autodoc-process-docstring", change_docstring, priority=400)
     app.connect("autodoc-process-signature", sign_class)
     app.connect("doctree-read", name_as_used)

@@ -23,7 +23,7 @@ def test_notebooks_have_no_outputs(path):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert cells
     assert not any(cell.outputs or cell.execution_count for cell in cells)
-    assert all(set(cell.metadata) <= {"tags"} for cell in cells)
+    assert all(set(cell.metadata) <= {"tags", "mystnb"} for cell in cells)
 
 
 def test_notebooks_begin_with_a_link_that_opens_them_in_colab(path):
@@ -70,7 +70,11 @@ def test_notebooks_run(path, tmp_path, monkeypatch, classifier_file):
     first.source += TRAINED.format(path=str(classifier_file))
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
-    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    drawn = [c for c in cells if any("image/png" in o.get("data", {}) for o in c.outputs)]
+    assert drawn
+    options = {cell.id: cell.metadata.get("mystnb", {}).get("image", {}) for cell in drawn}
+    assert [name for name, image in options.items() if not image.get("alt")] == []
+    outputs = [output for cell in cells for output in cell.outputs]
     text = "".join(output.get("text", "") for output in outputs)
     assert not re.search("retracing|warning", text, re.IGNORECASE), text
