@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
@@ -12,6 +10,7 @@ from typing import overload
 
 import keras
 
+from keras_explainable import _docstrings
 from keras_explainable._typing import Arrays
 from keras_explainable._typing import Data
 from keras_explainable._typing import Filter
@@ -28,7 +27,6 @@ from keras_explainable.engine.storing import Store
 from keras_explainable.methods import _registry
 
 _HINTS = hints_of(explain)
-_SECTIONS = ("Args", "Returns", "Raises", "References", "Example")
 
 
 class Shortcut(Protocol):
@@ -105,63 +103,41 @@ def _hints(known):
 
 def _documented(known, signature):
     """Return the docstring of a shortcut: that of its method, with the arguments of `explain`."""
-    name, sections = known.method.__name__, _sections(known.method)
-    entries = _entries(_sections(known.expose)["Args"]) if known.expose_options else {}
-    entries |= _entries(sections["Args"])
+    name, sections = known.method.__name__, _docstrings.sections(known.method.__doc__)
+    exposing = _docstrings.sections(known.expose.__doc__ if known.expose_options else None)
+    entries = _docstrings.entries(exposing["Args"]) | _docstrings.entries(sections["Args"])
     own = [parameter.name for parameter in known.options]
     shared = [n for n in list(signature.parameters)[3:] if n not in own]
     size = "" if known.family == "gradient" else " and resized to the input"
     passed = known.postprocessing
     filtered = f'after the filter "{passed}"' if passed else "unfiltered"
     sections["Args"] = _joined(
-        _entry("model", "`keras.Model`, as trained."),
-        _entry("x", "data, as `keras.Model.predict` takes them; see `ke.explain`."),
-        _entry(
+        _docstrings.entry("model", "`keras.Model`, as trained."),
+        _docstrings.entry("x", "data, as `keras.Model.predict` takes them; see `ke.explain`."),
+        _docstrings.entry(
             "y",
             "units explained: `None` for every unit, an integer, integers `(samples,)` or "
             '`(samples, n)`, or "argmax"; see `ke.explain`.',
         ),
         *(entries[option] for option in own if option in entries),
-        _entry(", ".join(shared), "as in `ke.explain`."),
+        _docstrings.entry(", ".join(shared), "as in `ke.explain`."),
     )
     sections["Returns"] = _joined(
         "    a `ke.Store`, where there is a `path`; otherwise\n",
-        _entry("logits", "float32 NumPy array `(samples, units)`, before any activation."),
-        _entry(
+        _docstrings.entry("logits", "float32 NumPy array `(samples, n)`, before any activation."),
+        _docstrings.entry(
             "maps",
-            f"float32 NumPy array `(samples, *positions, units)`, {filtered}{size}, unless "
-            "arguments ask for something else.",
+            f"float32 NumPy array `(samples, *positions, n)`, {filtered}{size}, unless arguments "
+            "ask for something else.",
         ),
     )
-    sections["Raises"] = _joined(
-        sections["Raises"], _entry("ValueError, TypeError", "also as in `ke.explain`.")
-    )
-    begun = _joined(
-        f"{sections.pop('')}\n" if sections[""] else "",
+    raised = _docstrings.entry("ValueError, TypeError", "also as in `ke.explain`.")
+    sections["Raises"] = _joined(sections["Raises"], raised)
+    sections[""] = _joined(
+        f"{sections['']}\n" if sections[""] else "",
         f'Shortcut of `ke.explain("{name}", model, x, y, ...)`.',
     )
-    parts = (f"{title}:\n{sections[title]}" for title in _SECTIONS if sections[title])
-    return "\n\n".join([begun, *parts])
-
-
-def _sections(function):
-    """Return the sections of a docstring by their titles, what comes before them by none."""
-    text = inspect.cleandoc(function.__doc__ or "")
-    begun, *rest = re.split(rf"^({'|'.join(_SECTIONS)}):\n", text, flags=re.MULTILINE)
-    found = dict(zip(rest[::2], rest[1::2], strict=True))
-    return {"": begun.strip()} | {t: found.get(t, "").rstrip() for t in _SECTIONS}
-
-
-def _entries(section):
-    """Return the entries of a section by what they are about."""
-    entries = re.split(r"^(?=    \w)", section, flags=re.MULTILINE)
-    return {e.partition(":")[0].strip(): e.rstrip() for e in entries if e.strip()}
-
-
-def _entry(name, text):
-    """Return an entry of a section, in lines of 100 characters at most."""
-    indents = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
-    return textwrap.fill(f"{name}: {text}", 100, break_on_hyphens=False, **indents)
+    return _docstrings.joined(sections)
 
 
 def _joined(*lines):
