@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_explainable import _compat
 from keras_explainable import inspection
-from keras_explainable.methods import _registry
 
 _PLAIN = (type(None), str, int, float, bool)
 _ARRAYS = (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
@@ -103,7 +102,7 @@ class _Description:
             return self.layer(value)
         if isinstance(value, inspection.Target):
             return self.of([value.kind, value.data, value.inner])
-        if isinstance(value, _registry.Made):
+        if _is_made(value):
             return [name, self.of(value.options), self.of(value.__wrapped__)]
         if isinstance(value, functools.partial):
             return self.of([value.func, value.args, value.keywords])
@@ -191,10 +190,15 @@ def _written(description):
 
 def _name(value):
     """Return how a value is called, or its class."""
-    names = (vars(value).get("__qualname__") if isinstance(value, _registry.Made) else None,)
-    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | np.ufunc):
-        names = (getattr(value, "__qualname__", value.__name__),)
-    return names[0] or type(value).__qualname__
+    kinds = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
+    if isinstance(value, kinds) or _is_made(value):
+        return getattr(value, "__qualname__", value.__name__)
+    return type(value).__qualname__
+
+
+def _is_made(value):
+    """Tell whether a value is what a meta method of the library made of a method."""
+    return _package(type(value)) == "keras_explainable" and hasattr(value, "__wrapped__")
 
 
 def _names(code):

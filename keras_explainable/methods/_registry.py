@@ -188,7 +188,7 @@ def explaining_method(
     return register
 
 
-class Made:
+class _Made:
     """A method that a meta method made, which says of what.
 
     Args:
@@ -241,7 +241,7 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             keeps = getattr(explain, "keeps_gradients", False)
             expose = getattr(explain, "expose", known.expose)
             said = _showing.made(function.__name__, options, _showing.shown(method))
-            explain = functools.wraps(method)(Made(explain, said))
+            explain = functools.wraps(method)(_Made(explain, said))
             explain.__doc__ = _made_of(function.__name__, method, options)
             # Noise inside noise has a seed of its own.
             explain.depth = getattr(method, "depth", 0) + 1
