@@ -1,8 +1,11 @@
 """Tell values, functions, models and data from others, across processes."""
 
+import dis
 import enum
 import functools
 import hashlib
+import inspect
+import itertools
 import json
 import os
 import types
@@ -18,6 +21,9 @@ _PLAIN = (type(None), str, int, float, bool)
 _ARRAYS = (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
 # What is told by how it is written.
 _WRITTEN = (bytes, complex, range, slice, enum.Enum, os.PathLike, np.generic, np.dtype, tf.DType)
+# Of the configuration of a layer, what says nothing of how it predicts. The function of a `Lambda`
+# holds the lines of the file that it stands in there.
+_UNSAID = ("name", "dtype", "trainable", "seed", "function")
 # Packages whose objects are told by their class and configuration alone.
 _LIBRARIES = ("keras", "keras_explainable", "numpy", "tensorflow")
 # Objects in objects that are described at the most.
@@ -116,8 +122,6 @@ class _Description:
             return name
         if _package(type(value)) in _LIBRARIES:
             return [name, self.of(value.get_config())] if hasattr(value, "get_config") else name
-        if hasattr(value, "__wrapped__"):
-            return self.of(value.__wrapped__)
         return [type(value).__qualname__, _hashed(self._object(value))]
 
     def _array(self, array):
@@ -127,20 +131,21 @@ class _Description:
 
     def _object(self, value):
         """Describe how an object of a user is called, and its attributes."""
-        slots = {n for c in type(value).__mro__ for n in getattr(c, "__slots__", ())}
-        held = {n: getattr(value, n) for n in sorted(slots) if not n.startswith("__")}
-        call = type(value).__call__ if callable(value) else None
-        return self.of([call, held | getattr(value, "__dict__", {})])
+        slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+        slots = {n for s in slots for n in ([s] if isinstance(s, str) else s)}
+        names = [n for n in sorted(slots) if n[:2] != "__" and hasattr(value, n)]
+        held = {n: getattr(value, n) for n in names} | getattr(value, "__dict__", {})
+        return self.of([_methods(type(value), "__call__"), held])
 
     def layer(self, layer):
         """Describe a layer or model."""
         hashed, layers = hashlib.sha256(), [layer, *_compat.sublayers(layer)]
         for part in layers:
-            told = []
-            if len(layers) == 1 or not _compat.sublayers(part):
+            told, methods = [], _methods(type(part), "call")
+            if not isinstance(part, keras.Model):
                 told += [type(part).__name__, part.compute_dtype, self._configuration(part)]
-            if _is_users(type(part).call):
-                told += [self.of(type(part).call), self.of(_settings(part))]
+            if methods:
+                told += [self.of(methods), self.of(_settings(part, methods))]
             if _compat.has_graph(part):
                 told.append(self.of(_wiring(part, layers)))
             hashed.update(_written(told).encode())
@@ -153,10 +158,11 @@ class _Description:
         """Describe how a layer was made."""
         try:
             config = layer.get_config()
-        except NotImplementedError:  # A layer of one's own may not say.
-            return None
-        # That of a `Lambda` holds the lines of the file that it stands in.
-        kept = {k: v for k, v in config.items() if k not in ("name", "dtype", "function")}
+        except Exception:  # noqa: BLE001
+            return None  # A layer of one's own may not say.
+        kept = {k: v for k, v in config.items() if k not in _UNSAID}
+        if _compat.sublayers(layer):  # Which are told by themselves, and not by their names.
+            kept = {k: v for k, v in kept.items() if isinstance(v, _PLAIN)}
         return self.of([kept, getattr(layer, "function", None)])
 
     def _function(self, function):
@@ -167,7 +173,7 @@ class _Description:
         used = {}
         if _is_users(function):
             found = function.__globals__
-            used = {n: found[n] for n in sorted(_names(code)) if n in found}
+            used = {n: found[n] for n in sorted(_globals(code)) if n in found}
             used = {n: v for n, v in used.items() if _is_own(v, function.__module__)}
         values = [held, function.__defaults__, function.__kwdefaults__, used]
         return [self._code(code), *(self.of(v) for v in values)]
@@ -191,7 +197,9 @@ def _written(description):
 def _name(value):
     """Return how a value is called, or its class."""
     kinds = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
-    if isinstance(value, kinds) or _is_made(value):
+    if _is_made(value):  # What it is made of may be shown with its address.
+        return value.__name__.partition("(")[0]
+    if isinstance(value, kinds):
         return getattr(value, "__qualname__", value.__name__)
     return type(value).__qualname__
 
@@ -201,10 +209,29 @@ def _is_made(value):
     return _package(type(value)) == "keras_explainable" and hasattr(value, "__wrapped__")
 
 
-def _names(code):
-    """Return the names that a function uses, and those that functions inside it do."""
-    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
-    return {*code.co_names}.union(*inner)
+def _codes(code):
+    """List a code, and those of the functions inside it."""
+    inner = (_codes(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return [code, *itertools.chain(*inner)]
+
+
+def _globals(code):
+    """Return the names of globals that a function uses, and functions inside it do."""
+    read = (i for c in _codes(code) for i in dis.get_instructions(c))
+    return {i.argval for i in read if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+
+
+def _methods(kind, name):
+    """Return a method of a class, and those that it calls, as far as users wrote them."""
+    found, waiting = {}, [name]
+    while waiting:
+        name = waiting.pop()
+        method = inspect.getattr_static(kind, name, None)
+        method = getattr(method, "python_function", method)
+        if name not in found and _is_users(method):
+            found[name] = method
+            waiting += [n for c in _codes(method.__code__) for n in c.co_names]
+    return found
 
 
 def _is_own(value, module):
@@ -222,10 +249,12 @@ def _is_users(function):
     return isinstance(function, types.FunctionType) and _package(function) not in _LIBRARIES
 
 
-def _settings(layer):
-    """Return what a layer of a user keeps of plain values."""
-    own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras() and n[0] != "_"}
-    return {n: v for n, v in own.items() if isinstance(v, (*_PLAIN, list, tuple, np.ndarray))}
+def _settings(layer, methods=()):
+    """Return the values that an operation keeps, or that some methods of a layer use."""
+    own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras()}
+    used = {n for m in dict(methods).values() for c in _codes(m.__code__) for n in c.co_names}
+    kinds = *_PLAIN, *_ARRAYS, list, tuple, dict, set, types.FunctionType
+    return {n: v for n, v in own.items() if (n in used or n[0] != "_") and isinstance(v, kinds)}
 
 
 @functools.cache

@@ -33,8 +33,8 @@ def shown(value):
 
 
 def named(function):
-    """Return the name of a function, or what an object that is called like one shows."""
-    return getattr(function, "__name__", None) or shown(function)
+    """Return the name of a function, or of the class of an object that is called like one."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _first(texts, count=6):

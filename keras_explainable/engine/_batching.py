@@ -32,6 +32,7 @@ class Slices:
         batch_size = 32 if batch_size is None else positive_integer("batch_size", batch_size)
         self._data = data
         self._num_samples = len(keras.tree.flatten(data["inputs"])[0])
+        self._asked = multiple(batch_size, replicas)
         if size is None:
             size = min(batch_size, self._num_samples)
         self.size = multiple(size, replicas)
@@ -62,7 +63,8 @@ class Slices:
         """Return what tells the data from others: all, or the first and the last batch."""
         # Of shards each worker reads its own; the units of all are no work.
         parts = [self._data] if whole else [self[0], self[self.num_batches - 1]]
-        return {"samples": self._num_samples, **_told(parts, self._data, self.size)}
+        told = _told(parts, self._data, self._asked)
+        return {"samples": self._num_samples, **told}
 
 
 class Loaded:

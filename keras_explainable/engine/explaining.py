@@ -312,7 +312,14 @@ class Explainer(keras.Model):
             if shard[1] > num_batches:
                 raise invalid("shard", f"{num_batches} shards at most, one per batch", shard)
             num_batches = len(range(shard[0], num_batches, shard[1]))
-        writer = storing.Writer(path, dtype, identity, not is_chief(strategy), shard)
+        is_first = is_chief(strategy)
+        if not is_first:
+            wait_for_workers(strategy)  # The first one removes what can't be used.
+        try:
+            writer = storing.Writer(path, dtype, identity, not is_first, shard)
+        finally:
+            if is_first:
+                wait_for_workers(strategy)
         if not writer.is_complete:
             with writer:
                 missing = writer.missing(), *(shard or (0, 1))
@@ -538,9 +545,11 @@ class Explainer(keras.Model):
 
     def _identity(self, source, num_batches, shard):
         """Return what tells an explanation of data from others."""
+        # Names that no option has.
+        options = {f"`{name}`": told(option) for name, option in self._identified().items()}
         return {
+            **options,
             "method": told(self.method.func),
-            **{name: told(option) for name, option in self._identified().items()},
             "model": fingerprint(self.exposed),
             "number of batches": num_batches,
             **source.identity(whole=shard is None),
@@ -889,7 +898,7 @@ def _joined(*parts):
     """Join what was explained of batches."""
     sizes = list(dict.fromkeys(part.shape[1:] for part in parts))
     if len(sizes) > 1:
-        raise storing.unequal(*sizes[:2])
+        raise storing.unequal("maps", *sizes[:2])
     return np.concatenate(parts)
 
 

@@ -41,7 +41,7 @@ _PARTS = ".parts"
 _PART = f"{'[0-9]' * 12}-{'[0-9]' * 12}.npz"
 # What libraries raise for files of another kind, or of a part of one.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError)
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError)
 
 
 class Store:
@@ -211,7 +211,7 @@ class Writer:
             hint = "Delete it, or write to another path."
             kind = "but one file" if shard is None else f"but {shard[1]} shards"
             raise invalid("path", f"a store of which nothing is there {kind}", others[0], hint)
-        identity = {"version": _VERSION, **identity, "dtype": dtype}
+        identity = {**identity, "version": _VERSION, "dtype": dtype}
         if shard is not None:
             identity["shard"] = shard
         self._identity = json.loads(json.dumps(identity))
@@ -225,22 +225,22 @@ class Writer:
         if self.is_complete:
             self._compare(_described(self.path)["identity"])
             if not is_only_reading:
-                shutil.rmtree(self._parts, ignore_errors=True)
+                _clear(self._parts)
             return
         note = self._parts / "identity.json"
         if note.exists():
             self._compare(_noted(note))
         elif not is_only_reading:
             # Without the note nobody knows what parts are of.
-            shutil.rmtree(self._parts, ignore_errors=True)
-            self._parts.mkdir()
+            _clear(self._parts)
+            self._parts.mkdir(exist_ok=True)
             with _replacing(note) as partial:
                 partial.write_text(json.dumps(self._identity), "utf-8")
         if not is_only_reading:
             _remove_damaged([path for *_, path in self._listed()])
         parts = self._listed()
         self._present = [(start, stop) for start, stop, _ in parts]
-        if parts:
+        if parts and not is_only_reading:
             self._shapes = _shapes(_loaded(parts[0][-1]))
         self._pass_over()
 
@@ -269,7 +269,7 @@ class Writer:
         self._shapes, shapes = self._shapes or _shapes(fields), _shapes(fields)
         for name, shape in shapes.items():
             if shape != self._shapes.get(name):
-                raise unequal(self._shapes.get(name), shape)
+                raise unequal(name, self._shapes.get(name), shape)
         self._waiting.append(fields)
         self._bytes += sum(field.nbytes for field in fields.values())
         if self._bytes >= _PART_BYTES or time.monotonic() - self._since >= _PART_SECONDS:
@@ -284,7 +284,7 @@ class Writer:
         """Keep what was appended, whatever happened."""
         self._flush()
         if not self.is_only_reading and not self._listed():
-            shutil.rmtree(self._parts)
+            _clear(self._parts)
 
     def finish(self):
         """Make the store of its parts, and remove them."""
@@ -301,7 +301,7 @@ class Writer:
         paths = [path for _, _, path in parts]
         with _replacing(self.path) as partial:
             _assemble(partial, paths, self._identity)
-        shutil.rmtree(self._parts, ignore_errors=True)
+        _clear(self._parts)
 
     def _compare(self, identity):
         differing = _differing(identity, self._identity)
@@ -411,8 +411,10 @@ def _shapes(fields):
     return {name: tuple(field.shape[1:]) for name, field in fields.items()}
 
 
-def unequal(one, other):
+def unequal(name, one, other):
     """Return the error that logits or maps of samples have several sizes."""
+    if name == "logits":
+        return invalid("y", "one number of units for all samples", f"{one} and {other}")
     hint = "Sizes that all maps get are an argument, such as `resizing=(224, 224)`."
     return invalid("x", "samples whose maps have one size", f"{one} and {other}", hint)
 
@@ -420,8 +422,9 @@ def unequal(one, other):
 def _differing(one, other):
     """List in what two explanations differ."""
     found = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
-    # The first batch of another size is another one.
-    return ["batch_size"] if "batch_size" in found else found
+    if "batch_size" in found:  # The first batch of another size is another one.
+        found = [n for n in found if n not in ("data", "data of options", "number of batches", "y")]
+    return found
 
 
 def _noted(note):
@@ -533,6 +536,14 @@ def _loaded(part, names=None):
         part.unlink()
         message = f"The part {part} was damaged, and is removed. The same call makes it again."
         raise OSError(message) from error
+
+
+def _clear(folder):
+    """Remove what a writer left in a folder; the rest of it is somebody else's."""
+    for path in (*folder.glob(_PART), *folder.glob("*.partial"), folder / "identity.json"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _remove_damaged(parts):

@@ -54,6 +54,22 @@ class Slotted:
         return self.factor * maps
 
 
+class Wrapping:
+    def __init__(self, factor):
+        functools.update_wrapper(self, scaled_by)
+        self.factor = factor
+
+    def __call__(self, maps):
+        return self.factor * maps
+
+
+class Named:
+    __slots__ = "factor", "other"
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
 class Optional(Scaled):
     options = ()
 
@@ -95,6 +111,8 @@ PAIRS = {
     "methods of users": (SMOOTH(mine(1)), SMOOTH(mine(2))),
     "objects": (Scaled(2), Scaled(3)),
     "slots": (Slotted(2), Slotted(3)),
+    "unset slots": (Named(2), Named(3)),
+    "wrappers": (Wrapping(2), Wrapping(3)),
     "options": (Optional(2), Optional(3)),
     "bound methods": (Scaled(2).apply, Scaled(3).apply),
     "functions held": (applying(lambda m: 2 * m), applying(lambda m: 3 * m)),
@@ -108,7 +126,7 @@ PAIRS = {
     "sets": (lambda m: m in {"a", "b"}, lambda m: m in {"a", "c"}),
     "variables": (Scaled(tf.Variable(2.0)), Scaled(tf.Variable(3.0))),
     "variables of Keras": (Scaled(keras.Variable(2.0)), Scaled(keras.Variable(3.0))),
-    "types of arrays": (np.zeros(2, "float32"), np.zeros(1, "float64")),
+    "types of arrays": (np.zeros(2, "float32"), np.zeros(2, "int32")),
     "bytes": (Scaled(b"2"), Scaled(b"3")),
     "paths": (Scaled(pathlib.Path("a/w")), Scaled(pathlib.Path("b/w"))),
     "cached": (functools.lru_cache(lambda m: 2 * m), functools.lru_cache(lambda m: 3 * m)),
@@ -207,13 +225,45 @@ class Called(keras.Model):
         return self.k * self.pool(x)
 
 
+class Private(Called):
+    def __init__(self, k):
+        super().__init__(0)
+        self._k = k
+
+    def call(self, x):
+        return self.scaled(self.pool(x))
+
+    def scaled(self, x):
+        return self._k * x
+
+
+class Shifted(Private):
+    def scaled(self, x):
+        return self._k + x
+
+
+class Compiled(Called):
+    @tf.function
+    def call(self, x):
+        return self.k * self.pool(x)
+
+
+def _merged(mode):
+    inputs = keras.Input((6, 3))
+    recurrent = layers.LSTM(2, kernel_initializer="ones", recurrent_initializer="ones")
+    return keras.Model(inputs, layers.Bidirectional(recurrent, merge_mode=mode)(inputs))
+
+
 def test_models_of_the_same_weights_are_told_apart_by_how_they_compute():
     built = [_chain((3, 1)), _chain((3, 2)), _chain((3, 1), k=-1.0), Called(1), Called(2)]
+    built += [Private(1), Private(tf.constant(2.0)), Private({"a": 1}), Shifted(1)]
+    built += [Compiled(1), Compiled(2), _merged("sum"), _merged("ave")]
     told = [fingerprint(model) for model in built]
     assert len(set(told)) == len(told)
     # Built again, and of other names, they are the same.
     assert fingerprint(_chain((3, 1))) == told[0]
     assert fingerprint(Called(1)) == told[3]
+    assert fingerprint(_merged("ave")) == told[-1]
 
 
 def test_training_settings_change_no_fingerprint():
@@ -222,6 +272,7 @@ def test_training_settings_change_no_fingerprint():
         before = fingerprint(model)
         model.compile("adam", "mse")
         model.predict(IMAGES, verbose=0)
+        model.trainable = False
         assert fingerprint(model) == before
 
 
@@ -281,16 +332,24 @@ class Method:
         return mine(self.factor)(model, inputs, indices)
 
 
-@pytest.mark.parametrize(
-    "method", [Method(2.0), functools.partial(mine(2.0)), tf.function(mine(2.0))]
-)
-def test_whatever_can_be_called_explains_and_is_told_apart(method, tmp_path):
+def _partial(factor):
+    return functools.partial(mine(factor))
+
+
+def _compiled(factor):
+    return tf.function(mine(factor))
+
+
+@pytest.mark.parametrize("make", [Method, _partial, _compiled])
+@pytest.mark.parametrize("wrap", [lambda m: m, SMOOTH], ids=["plain", "smooth"])
+def test_whatever_can_be_called_explains_and_is_told_apart(make, wrap, tmp_path):
     options = {"x": IMAGES, "path": tmp_path / "a.h5", "resizing": False, "verbose": 0}
-    for explained in (method, ke.methods.smooth(method, num_samples=2, stddev=0.0)):
-        maps = ke.explain(explained, _chain((3, 1)), **options).numpy()[1]
-        np.testing.assert_allclose(maps, 2 * IMAGES, rtol=1e-6)
-        with pytest.raises(ValueError, match="made with another method"):
-            ke.explain(Method(3.0), _chain((3, 1)), **options)
-        (tmp_path / "a.h5").unlink()
+    model = _chain((3, 1))
+    for _ in range(2):
+        maps = ke.explain(wrap(make(2.0)), model, **options).numpy()[1]
+    _, expected = ke.explain(wrap(mine(2.0)), model, IMAGES, resizing=False, verbose=0)
+    np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="made with another method"):
+        ke.explain(wrap(make(3.0)), model, **options)
     with pytest.raises(TypeError, match="unknown option 'other'"):
-        ke.explain(method, _chain((3, 1)), other=1, **options)
+        ke.explain(make(2.0), model, other=1, **options)

@@ -662,10 +662,10 @@ def test_stores_of_other_explanations_are_refused(model, path, finished, monkeyp
         ({"y": 2}, "y"),
         ({"batch_size": 4}, "batch_size"),
         ({"steps": 2}, "number of batches"),
-        ({"resizing": False}, "resizing"),
-        ({"postprocessing": None}, "postprocessing"),
-        ({"max_bytes": 2**20}, "max_bytes"),
-        ({"fusion": "max"}, "fusion"),
+        ({"resizing": False}, "`resizing`"),
+        ({"postprocessing": None}, "`postprocessing`"),
+        ({"max_bytes": 2**20}, "`max_bytes`"),
+        ({"fusion": "max"}, "`fusion`"),
         ({"dtype": "uint8"}, "dtype"),
     ):
         with pytest.raises(ValueError, match=rf"`path`.*made with another {named}\. Delete it"):
