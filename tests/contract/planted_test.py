@@ -61,8 +61,8 @@ class Specimen(NamedTuple):
 
 
 def specimen(build):
-    """List a specimen."""
-    SPECIMENS[build.__name__] = build
+    """List a specimen, which is built once for each way of calling it."""
+    SPECIMENS[build.__name__] = functools.cache(build)
     return build
 
 

@@ -6,6 +6,8 @@ functional model holds for all; the tests of each family compare it with NumPy.
 
 import functools
 import inspect
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,8 +39,16 @@ def _explain(method, specimen, y=None, **options):
 
 
 @functools.cache
+def _specimen(kind):
+    if kind == "loaded":
+        with tempfile.TemporaryDirectory() as folder:
+            return zoo.loaded(Path(folder))
+    return zoo.channels_first() if kind == "channels_first" else zoo.KINDS[kind]()
+
+
+@functools.cache
 def _reference(method):
-    return _explain(method, zoo.functional())[1]
+    return _explain(method, _specimen("functional"))[1]
 
 
 def _close(actual, desired, tolerance):
@@ -68,11 +78,8 @@ APART += ("mixed_float16", "mixed_bfloat16", "channels_first")
     ("method", "kind"),
     [(m, k) for m in METHODS for k in (ALL_KINDS if m in _ways() else APART)],
 )
-def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
-    method, kind, tmp_path
-):
-    others = {"loaded": lambda: zoo.loaded(tmp_path), "channels_first": zoo.channels_first}
-    specimen = (zoo.KINDS | others)[kind]()
+def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(method, kind):
+    specimen = _specimen(kind)
     needs = ke.methods.registration(method).needs
     if needs == "linear head" and not specimen.linear_head:
         with pytest.raises(ValueError, match=r"one linear layer away.*Use `gradcam`"):
@@ -88,7 +95,7 @@ def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_indices_slice_the_map_of_all_units(method):
-    specimen = zoo.functional()
+    specimen = _specimen("functional")
     all_logits, all_maps = _explain(method, specimen)
     argmax = all_logits.argmax(-1)[:, None]
     for y in (2, [4, 0, 3], [[1, 0], [2, 2], [4, 3]], "argmax"):
@@ -103,7 +110,7 @@ def test_indices_slice_the_map_of_all_units(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_equals_its_samples_one_by_one(method):
-    specimen = zoo.functional()
+    specimen = _specimen("functional")
     options = {"postprocessing": None, "resizing": False}
     _, together = ke.explain(method, specimen.model, specimen.x, **options)
     scale = np.abs(together).max()
@@ -115,7 +122,7 @@ def test_a_batch_equals_its_samples_one_by_one(method):
 @pytest.mark.parametrize("mode", [{"run_eagerly": True}, {"jit_compile": True}])
 @pytest.mark.parametrize("method", METHODS)
 def test_eager_and_xla_equal_graph(method, mode):
-    logits, maps = _explain(method, zoo.nested_with_pooling(), **mode)
+    logits, maps = _explain(method, _specimen("nested_with_pooling"), **mode)
     _close(logits, zoo.logits(), 1e-5)
     _close(maps, _reference(method), 1e-5)
 
