@@ -4,11 +4,14 @@ import dis
 import enum
 import functools
 import hashlib
-import inspect
 import itertools
 import json
+import math
 import os
+import re
+import sys
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,10 +23,14 @@ from keras_explainable import inspection
 _PLAIN = (type(None), str, int, float, bool)
 _ARRAYS = (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
 # What is told by how it is written.
-_WRITTEN = (bytes, complex, range, slice, enum.Enum, os.PathLike, np.generic, np.dtype, tf.DType)
-# Of the configuration of a layer, what says nothing of how it predicts. The function of a `Lambda`
-# holds the lines of the file that it stands in there.
-_UNSAID = ("name", "dtype", "trainable", "seed", "function")
+_BY_REPR = (bytes, complex, range, slice, enum.Enum, os.PathLike, re.Pattern)
+_BY_REPR += (np.generic, np.dtype, tf.DType)
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+_FUNCTIONS += (tf.types.experimental.PolymorphicFunction,)
+# Of the configuration of a layer, what says nothing of how it predicts.
+_UNTOLD = ("name", "dtype", "trainable", "seed")
+# What of a layer is told elsewhere, or says nothing of how it predicts.
+_TOLD_ELSEWHERE = (keras.Metric, keras.random.SeedGenerator)
 # Packages whose objects are told by their class and configuration alone.
 _LIBRARIES = ("keras", "keras_explainable", "numpy", "tensorflow")
 # Objects in objects that are described at the most.
@@ -33,9 +40,9 @@ _DEPTH = 40
 def described(value):
     """Return what tells a value from others, in terms that JSON can hold.
 
-    Functions are told by their code, what they hold, and what they use of their own module; objects
-    by their class, their attributes and how they are called; models and layers by their weights and
-    how they compute. What can't be told in these ways is told by its name.
+    Functions and classes that users wrote are told by their code, what they hold, and what they use
+    of their own module; those that are installed by name; objects by class and state; models and
+    layers by their weights and how they compute. What refuses all of this is told by its class.
     """
     return _Description().of(value)
 
@@ -70,17 +77,18 @@ class _Description:
 
     def of(self, value):
         """Return the description of a value."""
-        if isinstance(value, _PLAIN):
-            return value
+        if type(value) in _PLAIN:
+            finite = not isinstance(value, float) or math.isfinite(value)
+            return value if finite else repr(value)  # As NaN isn't equal to itself.
         if id(value) in self._known:
             return self._known[id(value)][1]
-        name = _name(value)
+        name = _name(type(value))
         if self._depth == _DEPTH:
             return name
         self._known[id(value)] = value, name  # For what holds itself.
         self._depth += 1
         try:
-            found = self._of(value, name)
+            found = self._of(value)
         except Exception:  # noqa: BLE001
             # Objects of others may refuse anything.
             found = name
@@ -88,19 +96,18 @@ class _Description:
         self._known[id(value)] = value, found
         return found
 
-    def _of(self, value, name):
+    def _of(self, value):
         if isinstance(value, dict):
-            keys = (k if isinstance(k, str) else _written(self.of(k)) for k in value)
-            return dict(zip(keys, map(self.of, value.values()), strict=True))
+            return self._dict(value)
         if isinstance(value, list | tuple):
             return [self.of(v) for v in value]
         if isinstance(value, set | frozenset):
             return sorted(_written(self.of(v)) for v in value)
-        if isinstance(value, np.generic) and isinstance(value.item(), _PLAIN):
-            return value.item()
+        if isinstance(value, np.generic) and type(value.item()) in _PLAIN:
+            return self.of(value.item())
         if isinstance(value, _ARRAYS):
             return self._array(np.asarray(value))
-        if isinstance(value, _WRITTEN):
+        if isinstance(value, _BY_REPR):
             return [type(value).__qualname__, repr(value)]
         if isinstance(value, keras.KerasTensor):
             return ["KerasTensor", str(value.shape), value.dtype]
@@ -108,8 +115,6 @@ class _Description:
             return self.layer(value)
         if isinstance(value, inspection.Target):
             return self.of([value.kind, value.data, value.inner])
-        if _is_made(value):
-            return [name, self.of(value.options), self.of(value.__wrapped__)]
         if isinstance(value, functools.partial):
             return self.of([value.func, value.args, value.keywords])
         if isinstance(value, tf.types.experimental.PolymorphicFunction):
@@ -117,66 +122,97 @@ class _Description:
         if isinstance(value, types.MethodType):
             return self.of([value.__func__, value.__self__])
         if isinstance(value, types.FunctionType):
-            return [name, _hashed(self._function(value))]
-        if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-            return name
-        if _package(type(value)) in _LIBRARIES:
-            return [name, self.of(value.get_config())] if hasattr(value, "get_config") else name
-        return [type(value).__qualname__, _hashed(self._object(value))]
+            return [_name(value), _hashed(self._function(value))]
+        if isinstance(value, types.BuiltinFunctionType):
+            of = value.__self__
+            return [_name(value), None if isinstance(of, types.ModuleType) else self.of(of)]
+        if isinstance(value, type):
+            return [_name(value), None if _is_installed(value) else _hashed(self._class(value))]
+        if isinstance(value, types.ModuleType):
+            return _name(value)
+        return self._object(value)
+
+    def _dict(self, value):
+        if all(type(key) is str for key in value):
+            return {key: self.of(v) for key, v in value.items()}
+        return sorted([_written(self.of(key)), self.of(v)] for key, v in value.items())
 
     def _array(self, array):
         if array.dtype.hasobject:
             return self.of(array.tolist())
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+        return _added(hashlib.sha256(), array).hexdigest()
 
     def _object(self, value):
-        """Describe how an object of a user is called, and its attributes."""
-        slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
-        slots = {n for s in slots for n in ([s] if isinstance(s, str) else s)}
-        names = [n for n in sorted(slots) if n[:2] != "__" and hasattr(value, n)]
-        held = {n: getattr(value, n) for n in names} | getattr(value, "__dict__", {})
-        return self.of([_methods(type(value), "__call__"), held])
+        """Describe an object by its class, and by what a copy of it is made of."""
+        kind = type(value)
+        if _is_made_by_meta_method(value):
+            return [_name(value).partition("(")[0], self.of([value.options, value.__wrapped__])]
+        if _package(kind) in _LIBRARIES:
+            own = _name(value if hasattr(value, "__name__") else kind)  # As functions of NumPy.
+            return [own, self.of(value.get_config())] if hasattr(value, "get_config") else own
+        if hasattr(value, "cache_parameters"):  # Of `functools.lru_cache`.
+            return self.of(value.__wrapped__)
+        made = value.__reduce_ex__(4)
+        if isinstance(made, str):
+            return made
+        maker, arguments, state, *others = [*made, None]
+        slots, results = {}, _results(kind, "__call__")
+        if isinstance(state, tuple) and len(state) == 2:
+            state, slots = state
+        if isinstance(state, dict | None):
+            state = {**(state or {}), **(slots or {})}
+            state = {name: held for name, held in state.items() if name not in results}
+        return self.of([kind, maker, arguments, state, *(list(o) for o in others if o)])
 
     def layer(self, layer):
         """Describe a layer or model."""
         hashed, layers = hashlib.sha256(), [layer, *_compat.sublayers(layer)]
+        # Where layers hold one another, their places tell them.
+        self._known |= {id(part): (part, ["layer", i]) for i, part in enumerate(layers)}
         for part in layers:
-            told, methods = [], _methods(type(part), "call")
+            described, kind = [], type(part)
             if not isinstance(part, keras.Model):
-                told += [type(part).__name__, part.compute_dtype, self._configuration(part)]
-            if methods:
-                told += [self.of(methods), self.of(_settings(part, methods))]
+                described += [kind.__name__, part.compute_dtype, self._configuration(part)]
+            if not _is_installed(kind):
+                described += [self.of(kind), self.of(_attributes(part))]
             if _compat.has_graph(part):
-                told.append(self.of(_wiring(part, layers)))
-            hashed.update(_written(told).encode())
+                described.append(self.of(_wiring(part)))
+            hashed.update(_written(described).encode())
         for weight in layer.weights:
-            hashed.update(f"{weight.shape} {weight.dtype}".encode())
-            hashed.update(np.ascontiguousarray(weight).tobytes())
+            _added(hashed, np.asarray(weight))
         return hashed.hexdigest()
 
     def _configuration(self, layer):
         """Describe how a layer was made."""
+        # Configurations hold the names of functions, or the lines of the file they stand in.
+        own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras()}
+        functions = {n: v for n, v in own.items() if _are(_FUNCTIONS, v)}
         try:
             config = layer.get_config()
         except Exception:  # noqa: BLE001
-            return None  # A layer of one's own may not say.
-        kept = {k: v for k, v in config.items() if k not in _UNSAID}
+            # Keras writes no function of some kinds, and a layer of one's own may not say.
+            config = {n: v for n, v in own.items() if _are(_PLAIN, v)}
+        kept = {k: v for k, v in config.items() if k not in _UNTOLD and k not in functions}
         if _compat.sublayers(layer):  # Which are told by themselves, and not by their names.
-            kept = {k: v for k, v in kept.items() if isinstance(v, _PLAIN)}
-        return self.of([kept, getattr(layer, "function", None)])
+            kept = {k: v for k, v in kept.items() if _are(_PLAIN, v)}
+        return self.of([kept, functions])
 
     def _function(self, function):
-        """Describe the code of a function, and the values that it works with."""
-        code = function.__code__
+        """Describe what a function holds, and of one that a user wrote the code as well."""
         cells = function.__closure__ or ()
         held = [None if cell == types.CellType() else cell.cell_contents for cell in cells]
-        used = {}
-        if _is_users(function):
-            found = function.__globals__
-            used = {n: found[n] for n in sorted(_globals(code)) if n in found}
-            used = {n: v for n, v in used.items() if _is_own(v, function.__module__)}
-        values = [held, function.__defaults__, function.__kwdefaults__, used]
-        return [self._code(code), *(self.of(v) for v in values)]
+        values = [held, function.__defaults__, function.__kwdefaults__]
+        if _is_installed(function):
+            return self.of(values)
+        code, found = function.__code__, function.__globals__
+        used = {n: found[n] for n in sorted(_globals(code)) if n in found}
+        used = {n: v for n, v in used.items() if _belongs_to(function.__module__, v)}
+        return [self._code(code), self.of([*values, used])]
+
+    def _class(self, kind):
+        """Describe what a class of a user and those it comes from consist of."""
+        members = _members(kind)
+        return [[name, self.of(_functions(member) or member)] for name, member in members]
 
     def _code(self, code):
         """Describe what a function does, the functions inside it included."""
@@ -194,19 +230,50 @@ def _written(description):
     return json.dumps(description, sort_keys=True)
 
 
+def _added(hashed, array):
+    hashed.update(f"{array.shape} {array.dtype}".encode())
+    hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed
+
+
 def _name(value):
-    """Return how a value is called, or its class."""
-    kinds = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
-    if _is_made(value):  # What it is made of may be shown with its address.
-        return value.__name__.partition("(")[0]
-    if isinstance(value, kinds):
-        return getattr(value, "__qualname__", value.__name__)
-    return type(value).__qualname__
+    """Return how a function or class is called, with the module of one that is installed."""
+    name = getattr(value, "__qualname__", value.__name__)
+    return f"{value.__module__}.{name}" if _is_installed(value) else name
 
 
-def _is_made(value):
-    """Tell whether a value is what a meta method of the library made of a method."""
+def _package(value):
+    return (getattr(value, "__module__", None) or "").partition(".")[0]
+
+
+def _is_installed(value):
+    """Tell whether a function or class was installed, and not written by the user."""
+    return _is_installed_package(_package(value))
+
+
+@functools.cache
+def _is_installed_package(name):
+    if name in _LIBRARIES or name in sys.stdlib_module_names:
+        return True
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)
+
+
+def _is_made_by_meta_method(value):
     return _package(type(value)) == "keras_explainable" and hasattr(value, "__wrapped__")
+
+
+def _are(kinds, value):
+    """Tell whether a value is of some kinds, or a list or tuple of such."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    return bool(parts) and all(isinstance(part, kinds) for part in parts)
+
+
+def _belongs_to(module, value):
+    """Tell whether a global value is one of a function's module, and no import of it."""
+    if isinstance(value, types.FunctionType | type):
+        return value.__module__ == module
+    return not isinstance(value, types.ModuleType | types.BuiltinFunctionType)
 
 
 def _codes(code):
@@ -221,40 +288,40 @@ def _globals(code):
     return {i.argval for i in read if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
 
 
-def _methods(kind, name):
-    """Return a method of a class, and those that it calls, as far as users wrote them."""
-    found, waiting = {}, [name]
-    while waiting:
-        name = waiting.pop()
-        method = inspect.getattr_static(kind, name, None)
-        method = getattr(method, "python_function", method)
-        if name not in found and _is_users(method):
-            found[name] = method
-            waiting += [n for c in _codes(method.__code__) for n in c.co_names]
-    return found
+def _members(kind):
+    """List what a class, and those of users that it comes from, were written with."""
+    kinds = (k for k in kind.__mro__ if not _is_installed(k))
+    members = (pair for k in kinds for pair in sorted(vars(k).items(), key=lambda pair: pair[0]))
+    # Python and `dataclasses` note down what says nothing else.
+    return [(n, m) for n, m in members if n[:2] != "__" or _functions(m)]
 
 
-def _is_own(value, module):
-    """Tell whether a global value is one of a function's module, and no import of it."""
-    if isinstance(value, types.FunctionType):
-        return value.__module__ == module
-    return not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType)
+def _functions(member):
+    """List the functions that a member of a class is made of."""
+    if isinstance(member, property):
+        return [f for f in (member.fget, member.fset) if f]
+    member = getattr(member, "func", member)  # Of `functools.cached_property`.
+    member = getattr(member, "__func__", member)  # Of static methods and those of classes.
+    member = getattr(member, "python_function", member)
+    return [member] if isinstance(member, types.FunctionType) else []
 
 
-def _package(kind):
-    return (kind.__module__ or "").partition(".")[0]
+def _results(kind, called):
+    """Return the names of attributes that calling an object sets: results, no settings."""
+    members = _members(kind)
+    calls = [f.__code__ for name, member in members if name == called for f in _functions(member)]
+    stored = (i for code in calls for c in _codes(code) for i in dis.get_instructions(c))
+    lazy = {name for name, member in members if isinstance(member, functools.cached_property)}
+    return lazy | {i.argval for i in stored if i.opname == "STORE_ATTR"}
 
 
-def _is_users(function):
-    return isinstance(function, types.FunctionType) and _package(function) not in _LIBRARIES
-
-
-def _settings(layer, methods=()):
-    """Return the values that an operation keeps, or that some methods of a layer use."""
-    own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras()}
-    used = {n for m in dict(methods).values() for c in _codes(m.__code__) for n in c.co_names}
-    kinds = *_PLAIN, *_ARRAYS, list, tuple, dict, set, types.FunctionType
-    return {n: v for n, v in own.items() if (n in used or n[0] != "_") and isinstance(v, kinds)}
+def _attributes(operation):
+    """Return what an operation or layer keeps, apart from what Keras does."""
+    members = [f for _, member in _members(type(operation)) for f in _functions(member)]
+    used = {name for f in members for c in _codes(f.__code__) for name in c.co_names}
+    untold = _kept_by_keras() | _results(type(operation), "call")
+    own = {n: v for n, v in vars(operation).items() if n[0] != "_" or n in used}
+    return {n: v for n, v in own.items() if n not in untold and not isinstance(v, _TOLD_ELSEWHERE)}
 
 
 @functools.cache
@@ -266,7 +333,7 @@ def _kept_by_keras():
     return {*vars(keras.Layer(name="layer")), *vars(model)} | trained
 
 
-def _wiring(model, layers):
+def _wiring(model):
     """Return what each operation of a graph takes, by the order in which tensors are made."""
     numbers = {}
 
@@ -278,9 +345,9 @@ def _wiring(model, layers):
     def numbered(structure):
         return keras.tree.map_structure(number, structure)
 
-    places = {id(layer): place for place, layer in enumerate(layers)}
     inputs, calls = numbered(_compat.input_structure(model)), []
     for operation, taken, made in _compat.symbolic_calls(model):
-        kind = places.get(id(operation)) or [type(operation).__name__, _settings(operation)]
-        calls.append([kind, numbered(taken), numbered(made)])
+        if not isinstance(operation, keras.Layer):
+            operation = [type(operation), _attributes(operation)]
+        calls.append([operation, numbered(taken), numbered(made)])
     return [inputs, calls, numbered(_compat.output_structure(model))]

@@ -64,10 +64,11 @@ def changed(function, options):
     """Return the options that differ from the defaults of a function.
 
     Args:
-        function: a function, or a class.
+        function: a function, a class, or a list of parameters.
         options: dict of options.
     """
-    known = inspect.signature(function).parameters
+    is_list = isinstance(function, list)
+    known = {p.name: p for p in function} if is_list else inspect.signature(function).parameters
     defaults = {name: known[name].default for name in options if name in known}
     return {n: v for n, v in options.items() if n not in defaults or not _same(v, defaults[n])}
 

@@ -134,7 +134,8 @@ class Explainer(keras.Model):
             "jit_compile": jit_compile,
             "max_bytes": max_bytes,
         }
-        given = options | _showing.changed(Explainer.__init__, given)
+        given = _showing.changed(Explainer.__init__, given)
+        given |= _showing.changed(registration.options, options)
         of = f"of {_showing.shown(registration.method)} for {model.name!r}"
         if isinstance(postprocessing, str) and postprocessing == "auto":
             is_raw = any(options.get(name) for name in registration.raw_options)
@@ -151,8 +152,9 @@ class Explainer(keras.Model):
         # A text, as Keras would track the layers among the arguments.
         self._said = _showing.line(self, of, **given)
         self.target = output if isinstance(output, inspection.Target) else None
-        identified = {**given, "postprocessing": postprocessing}
-        identified.pop("run_eagerly", None)
+        identified = {**given, "postprocessing": filter_maps}
+        for name in ("run_eagerly", "layer"):  # The exposed model tells the layer.
+            identified.pop(name, None)
         # Held by a function, for the same reason.
         self._identified = lambda: identified
         self.method = functools.partial(registration.method, **options)

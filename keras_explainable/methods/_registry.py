@@ -264,6 +264,7 @@ def meta_method(*, postprocessing: str | None = None) -> Callable[[Function], Fu
             if method is parameter.empty:
                 raise mistyped("method", "a method or its name", None)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+            options = _showing.changed(function, options)
             hashable = all(_is_hashable(value) for value in options.values())
             return (kept if hashable else kept.__wrapped__)(get(method), **options)
 

@@ -1,11 +1,17 @@
 """What tells functions, objects and models from others, by what they do."""
 
+import cmath
 import collections
 import dataclasses
+import datetime
+import decimal
 import functools
 import json
+import logging
+import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,12 +20,14 @@ import unittest.mock
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 from keras import layers
 
 import keras_explainable as ke
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
+from tests import zoo
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
 
@@ -101,6 +109,54 @@ def dense(factor):
     return layer
 
 
+class Base:
+    factor = 2
+
+    def __call__(self, maps):
+        return self.scaled(maps)
+
+    def scaled(self, maps):
+        return self.factor * maps
+
+
+class Other(Base):
+    factor = 3
+
+
+class Through(Base):
+    def scaled(self, maps):
+        return super().scaled(maps) + 1
+
+
+class ThroughOther(Other):
+    def scaled(self, maps):
+        return super().scaled(maps) + 1
+
+
+def of_class(body):
+    """Return a function that calls a method of a class of its module, with another body."""
+    module = {"__name__": "filters"}
+    text = f"class Own:\n    def go(self, m):\n        return {body}\n\ndef f(m):\n"
+    exec(text + "    return Own().go(m)", module)  # noqa: S102
+    return module["f"]
+
+
+def with_property(factor):
+    class Own:
+        @property
+        def factor(self):
+            return factor
+
+        @staticmethod
+        def scaled(maps, by):
+            return by * maps
+
+        def __call__(self, maps):
+            return self.scaled(maps, self.factor)
+
+    return Own()
+
+
 SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
 PAIRS = {
     "names": (lambda m: tf.sin(m), lambda m: tf.cos(m)),
@@ -131,6 +187,19 @@ PAIRS = {
     "paths": (Scaled(pathlib.Path("a/w")), Scaled(pathlib.Path("b/w"))),
     "cached": (functools.lru_cache(lambda m: 2 * m), functools.lru_cache(lambda m: 3 * m)),
     "compiled": (tf.function(lambda m: 2 * m), tf.function(lambda m: 3 * m)),
+    "class attributes": (Base(), Other()),
+    "base classes": (Through(), ThroughOther()),
+    "classes used": (of_class("2 * m"), of_class("3 * m")),
+    "properties": (with_property(2), with_property(3)),
+    "dates": (Scaled(datetime.date(2020, 1, 1)), Scaled(datetime.date(2021, 1, 1))),
+    "decimals": (Scaled(decimal.Decimal("2")), Scaled(decimal.Decimal("3"))),
+    "patterns": (re.compile("a"), re.compile("b")),
+    "queues": (collections.deque([2]), collections.deque([3])),
+    "functions of NumPy": (np.sort, np.flip),
+    "modules of functions": (math.sin, cmath.sin),
+    "methods of objects": ({1: 1}.get, {1: 2}.get),
+    "types of keys": ({1: 0, "1": 5}, {1: 7, "1": 5}),
+    "functions of SciPy": (scipy.ndimage.gaussian_filter, scipy.ndimage.uniform_filter),
     "initializers": (keras.initializers.Constant(2), keras.initializers.Constant(3)),
 }
 
@@ -152,6 +221,43 @@ def test_what_a_function_compiled_changes_nothing():
 def test_the_order_of_keywords_changes_nothing():
     one, other = functools.partial(sorted, a=1, b=2), functools.partial(sorted, b=2, a=1)
     assert described(one) == described(other)
+
+
+LOG = logging.getLogger("filters")
+
+
+class Lazy:
+    calls = 0
+    offset = None
+
+    @functools.cached_property
+    def factor(self):
+        return 2.0
+
+    def __call__(self, maps):
+        self.calls += 1
+        if self.offset is None:
+            self.offset = 1.0
+        LOG.debug("called")
+        return self.factor * maps + self.offset
+
+
+def test_what_a_call_keeps_changes_nothing():
+    filter_maps = Lazy()
+    before = described(filter_maps)
+    filter_maps(1.0)
+    logging.getLogger("another").setLevel("DEBUG")
+    assert described(filter_maps) == before
+
+
+def test_not_a_number_is_equal_to_itself():
+    assert described({"factor": float("nan")}) == described({"factor": float("nan")})
+
+
+class Lying:
+    @property
+    def __class__(self):
+        raise RuntimeError("no class")
 
 
 class Refusing:
@@ -182,6 +288,7 @@ STRANGE = {
     "date": lambda: Scaled(np.datetime64("2020-01-01")),
     "mock": unittest.mock.MagicMock,
     "refusing": Refusing,
+    "lying": Lying,
     "deep": _deep,
     "keys": lambda: Scaled({(1, 2): 3, None: 4}),
     "generator": lambda: Scaled(n for n in range(3)),
@@ -266,6 +373,67 @@ def test_models_of_the_same_weights_are_told_apart_by_how_they_compute():
     assert fingerprint(_merged("ave")) == told[-1]
 
 
+def _activated(factor):
+    return lambda x: factor * x
+
+
+class Held(layers.Layer):
+    """A layer that says nothing of what it holds."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def get_config(self):
+        return {}
+
+    def call(self, x):
+        self.last = keras.ops.shape(x)
+        return self.held(x) if callable(self.held) else self.held * x
+
+
+class Doubled(keras.Operation):
+    def call(self, x):
+        return 2 * x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+class Tripled(Doubled):
+    def call(self, x):
+        return 3 * x
+
+
+LAYERS = {
+    "closures": lambda k: layers.Activation(_activated(k)),
+    "partials": lambda k: layers.Activation(functools.partial(tf.nn.leaky_relu, alpha=k)),
+    "configurations": lambda k: layers.Conv2D(
+        3,
+        2,
+        padding=["same", "valid"][int(k) - 1],
+        activation=functools.partial(tf.nn.leaky_relu, alpha=0.5),
+    ),
+    "axes": lambda k: layers.MultiHeadAttention(1, 2, attention_axes=(int(k),)),
+    "scalars": lambda k: Held(np.float32(k)),
+    "functions": lambda k: Held(functools.partial(tf.multiply, k)),
+    "compiled": lambda k: Held(tf.function(lambda x: k * x)),
+    "objects": lambda k: Held(Scaled(k)),
+    "operations": lambda k: [Doubled, Tripled][int(k) - 1](),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_of_the_same_weights_are_told_apart_by_what_they_hold(kind):
+    def built(factor):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 6, 3))
+        arguments = (inputs, inputs) if kind == "axes" else (inputs,)
+        return keras.Model(inputs, LAYERS[kind](factor)(*arguments))
+
+    assert fingerprint(built(1.0)) == fingerprint(built(1.0)) != fingerprint(built(2.0))
+
+
 def test_training_settings_change_no_fingerprint():
     for model in (_chain((3, 1)), Called(1)):
         model(IMAGES)
@@ -283,6 +451,26 @@ def test_a_model_built_again_goes_on_with_its_own_layer(tmp_path):
     assert len(store) == len(IMAGES)
     with pytest.raises(ValueError, match="made with another .*model"):
         ke.gradcam(model, IMAGES, layer=model.layers[2], path=tmp_path / "a.h5", verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["functional", "nested", "subclassed_with_tensorflow"])
+def test_layers_are_told_apart(kind, tmp_path):
+    model = zoo.KINDS[kind]().model
+    found = [n for n in ke.inspection.find_layers(model, lambda _: True) if n.endswith("conv")]
+    options = {"path": tmp_path / "a.h5", "verbose": 0}
+    ke.gradcam(model, zoo.IMAGES, layer=found[0], **options)
+    with pytest.raises(ValueError, match="made with another (`layer`|model)"):
+        ke.gradcam(model, zoo.IMAGES, layer=found[0].replace("conv", "relu"), **options)
+
+
+def test_options_given_as_their_defaults_are_those_left_out(tmp_path):
+    model, options = _chain((3, 1)), {"path": tmp_path / "a.h5", "verbose": 0}
+    for more in ({}, {"fusion": "mean", "postprocessing": ke.filters.get("positive_normalize")}):
+        ke.gradcam(model, IMAGES, **options, **more)
+    for layer in (model.layers[3], model.layers[3].name, 3):
+        options["path"] = tmp_path / "b.h5"
+        ke.gradcam(model, IMAGES, layer=layer, **options)
+    assert SMOOTH("gradients") is SMOOTH("gradients", seed=0)
 
 
 def test_filters_that_are_compiled_go_on(tmp_path):
