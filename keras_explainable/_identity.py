@@ -155,14 +155,15 @@ class _Description:
         made = value.__reduce_ex__(4)
         if isinstance(made, str):
             return made
-        maker, arguments, state, *others = [*made, None]
+        maker, arguments, state = (*made, None)[:3]
         slots, results = {}, _results(kind, "__call__")
         if isinstance(state, tuple) and len(state) == 2:
             state, slots = state
         if isinstance(state, dict | None):
             state = {**(state or {}), **(slots or {})}
             state = {name: held for name, held in state.items() if name not in results}
-        return self.of([kind, maker, arguments, state, *(list(o) for o in others if o)])
+        items = [list(pairs) for pairs in made[3:5] if pairs]
+        return self.of([kind, maker, arguments, state, items])
 
     def layer(self, layer):
         """Describe a layer or model."""
