@@ -51,6 +51,19 @@ def _seed():
     np.random.seed(7)  # noqa: NPY002
 
 
+@pytest.fixture
+def eagerly(request):
+    """Run functions eagerly, as compiling them takes longer than the models that tests take.
+
+    Tests marked "compiled" go without it in a module that uses it. That compiled maps are those of
+    eager mode is tested for every method in `tests/contract`.
+    """
+    eager = request.node.get_closest_marker("compiled") is None
+    tf.config.run_functions_eagerly(eager)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Return the folder with real networks and reference outputs, where it is there."""

@@ -3,6 +3,7 @@
 All makes compute one of two functions of the image (`tests/token_zoo.py`).
 """
 
+import contextlib
 import functools
 
 import numpy as np
@@ -62,7 +63,7 @@ def _reference(pooling):
     ("kind", "pooling"),
     [
         *((kind, "class") for kind in [*list(token_zoo.KINDS)[1:], "loaded"]),
-        *((kind, "mean") for kind in ("composite_layers", "subclassed_with_tensorflow")),
+        ("composite_layers", "mean"),
     ],
 )
 def test_maps_are_those_of_the_functional_model_and_the_model_is_left_as_found(
@@ -115,32 +116,47 @@ def test_methods_that_need_attention_say_so_of_models_without_it(method, kind):
     assert zoo.fingerprint(specimen.model) == before
 
 
+MODES = {
+    "graph": {},
+    "xla": {"jit_compile": True},
+    "replicas": {},
+    "argmax": {"y": "argmax", "run_eagerly": True},
+}
+# Compiling takes long: one method of attention scores, and one of activations, tell of each mode.
+MODES_OF = [
+    *((method, mode) for method in ("attention_relevance", "gradcam") for mode in MODES),
+    *((method, mode) for method in ATTENTION for mode in ("graph", "argmax")),
+]
+
+
+@FULL
+@pytest.mark.parametrize(("method", "mode"), dict.fromkeys(MODES_OF))
+def test_every_mode_gives_the_maps_of_methods_called_directly(method, mode):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope() if mode == "replicas" else contextlib.nullcontext():
+        model = token_zoo.functional("class")
+    options = {"postprocessing": None, "resizing": False, "verbose": 0, **MODES[mode]}
+    found = ke.explain(method, model, token_zoo.IMAGES, **options)
+    expected = _reference("class")[method]
+    if mode == "argmax":
+        units = expected[0].argmax(-1)[:, None]
+        maps = np.take_along_axis(expected[1], units[:, None, None], -1)
+        expected = np.take_along_axis(expected[0], units, -1), maps
+    for a, d in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, d, atol=2e-5 * np.abs(d).max())
+
+
 @FULL
 @pytest.mark.parametrize("method", [*ATTENTION, "gradcam"])
-def test_graph_xla_and_replicas_give_the_maps_of_eager_mode(method):
-    model, images = token_zoo.functional("class"), token_zoo.IMAGES
-    options = {"postprocessing": None, "resizing": False, "verbose": 0}
-    expected = _reference("class")[method]
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        mirrored = token_zoo.functional("class")
-    for explained, mode in ((model, {}), (model, {"jit_compile": True}), (mirrored, {})):
-        actual = ke.explain(method, explained, images, **options, **mode)
-        for a, d in zip(actual, expected, strict=True):
-            np.testing.assert_allclose(a, d, atol=2e-5 * np.abs(d).max())
-    argmax = ke.explain(method, model, images, "argmax", **options)
-    units = expected[0].argmax(-1)[:, None]
-    np.testing.assert_allclose(
-        argmax[1],
-        np.take_along_axis(expected[1], units[:, None, None], -1),
-        atol=2e-5 * np.abs(expected[1]).max(),
-    )
-    _, resized = ke.explain(method, model, images, 1)
+def test_maps_are_resized_and_normalized(method):
+    model = token_zoo.functional("class")
+    _, resized = ke.explain(method, model, token_zoo.IMAGES, 1, run_eagerly=True)
     assert resized.shape == (3, token_zoo.SIZE, token_zoo.SIZE, 1)
     assert resized.min() >= 0
     assert resized.max() <= 1
 
 
-@pytest.mark.parametrize("method", [*ATTENTION, "gradcam"])
+@pytest.mark.parametrize("method", ["attention_relevance", "gradcam"])
 def test_second_call_does_not_retrace(method):
     traces = []
 
@@ -161,6 +177,6 @@ def test_extreme_logits_give_finite_maps(method, scale):
     model = token_zoo.functional("class")
     kernel = model.get_layer("head").kernel
     kernel.assign(kernel * scale)
-    logits, maps = ke.explain(method, model, token_zoo.IMAGES)
+    logits, maps = ke.explain(method, model, token_zoo.IMAGES, run_eagerly=True)
     assert np.isfinite(logits).all()
     assert np.isfinite(maps).all()

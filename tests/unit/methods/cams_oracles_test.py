@@ -10,6 +10,8 @@ from keras import layers
 
 import keras_explainable as ke
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 UNITS = 5
 X = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype("float32")

@@ -6,6 +6,8 @@ import tensorflow as tf
 import keras_explainable as ke
 from tests import zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 ACTIVATIONS = zoo.activations()
 

@@ -14,6 +14,8 @@ from keras_explainable.methods._inputs import even_chunks
 from tests import zoo
 from tests.unit.methods.gradients_test import ORACLES
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 X = np.random.default_rng(4).normal(size=(3, 6, 6, 2)).astype("float32")
 
@@ -439,6 +441,7 @@ def test_integers_of_numpy_are_integers(form, model):
     np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.compiled
 def test_a_tensor_for_a_baseline_does_not_compile_again(model):
     traces = []
 

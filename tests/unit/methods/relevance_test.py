@@ -9,6 +9,8 @@ from keras import layers
 import keras_explainable as ke
 from keras_explainable.inspection import _rules
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "reduction": None}
 SIZE = 4
 OPTIONS = {"epsilon": 1e-6, "gamma": 0.25, "alpha": 2.0, "low": -3.0, "high": 3.5}

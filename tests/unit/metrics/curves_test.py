@@ -20,6 +20,8 @@ from keras_explainable.metrics.faithfulness import _perturbing
 from keras_explainable.metrics.faithfulness import imputing
 from tests.parity.peers_test import _network
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 METRICS = {
     "insertion": {"num_steps": 4},
     "deletion": {"num_steps": 4},
@@ -280,6 +282,7 @@ def test_imputed_pixels_solve_the_linear_system(sizes, share):
         np.testing.assert_array_equal(filled[~mask], image[~mask])
 
 
+@pytest.mark.compiled
 def test_images_of_any_size_are_imputed():
     images = np.random.default_rng(0).normal(size=(1, 9, 6, 1)).astype("float32")
     missing = np.ones((1, 9, 6, 1), "float32")
@@ -406,6 +409,7 @@ def test_what_is_not_detected_has_no_value(name, model):
     np.testing.assert_allclose(values, own, atol=1e-5)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", ["aupc"])
 def test_metrics_run_on_replicas(name, model):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
