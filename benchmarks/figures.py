@@ -11,7 +11,7 @@ seen with every method, and writes
   one scale,
 - the table of `docs/multilabel.md`, which `make demo` prints: where the maps of three methods lie.
 
-On two processor cores it takes some five minutes. Titles say the digit, and the probability that
+On two processor cores it takes five to ten minutes. Titles say the digit, and the probability that
 the model explained gives it.
 """
 

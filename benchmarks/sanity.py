@@ -1,10 +1,10 @@
-"""Check that maps depend on what a model has learnt, by randomizing its weights layer by layer.
+"""Check that maps depend on what a model has learnt, by randomising its weights layer by layer.
 
 Usage: `python benchmarks/sanity.py` measures, prints Markdown tables, writes them into
 `docs/sanity.md` between the markers there, and draws `docs/images/sanity.png`; `--json FILE` writes
 the numbers too. On two processor cores it takes about six minutes, one of which is training.
 
-The cascading randomization of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
+The cascading randomisation of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
 (arXiv 1810.03292), on the classifier of handwritten digits that `make demo` trains:
 
 1. The classifier is trained as there, with its seed. `NUM_SCENES` scenes of digits that it has
@@ -12,10 +12,10 @@ The cascading randomization of Adebayo et al., "Sanity Checks for Saliency Maps"
    method and some meta methods, with default options. Maps are raw: not filtered, and not resized,
    but by methods that do so themselves. Methods that take `detections` get those of the trained
    classifier at every step, so that what is compared are maps, not what is detected.
-2. Weights are randomized in blocks from the output to the input, cumulatively, see `cascade`: first
-   the Dense layer, then each convolution with the batch normalization that follows it. A layer gets
+2. Weights are randomised in blocks from the output to the input, cumulatively, see `cascade`: first
+   the Dense layer, then each convolution with the batch normalisation that follows it. A layer gets
    the weights that a new layer of its configuration starts with: Glorot uniform kernels and zero
-   biases; for a batch normalization a scale of one, an offset of zero, a moving mean of zero and a
+   biases; for a batch normalisation a scale of one, an offset of zero, a moving mean of zero and a
    moving variance of one. All new weights are drawn at once, from a fixed seed, before the first
    step, so that those of a layer don't depend on the step.
 3. After each step the same digits are explained again, and each map is compared with the one of the
@@ -108,7 +108,7 @@ def cascade(model, seed=0):
         seed: integer; the same seed gives the same weights.
 
     Yields:
-        each block of layers, after it was randomized.
+        each block of layers, after it was randomised.
     """
     keras.utils.set_random_seed(seed)
     fresh = keras.models.clone_model(model)
@@ -119,14 +119,14 @@ def cascade(model, seed=0):
 
 
 def measure(model, images, sources=None, seeds=SEEDS):
-    """Measure how much of maps is left when the weights of their model are randomized.
+    """Measure how much of maps is left when the weights of their model are randomised.
 
     Args:
         model: functional `keras.Model`, a chain of layers, from images to probabilities. It is left
             with the weights that it came with.
         images: array `(images, height, width, channels)`, some with several detections.
         sources: dict from names to methods. Defaults to `methods()`.
-        seeds: integers, one for each time that the weights are randomized.
+        seeds: integers, one for each time that the weights are randomised.
 
     Returns:
         dict from names, and `EDGES`, to `Result`.
@@ -299,7 +299,7 @@ def draw(results):
                 axes.add_patch(plt.Rectangle((left, top), 0.97, 0.95, color=color, linewidth=0))
                 ink = "white" if np.dot(color[:3], LUMINANCE) < 0.55 else "black"
                 axes.text(left + 0.485, top + 0.5, _number(value), color=ink, **MIDDLE)
-        heads = "after randomizing up to", "trained model:\nmap of another"
+        heads = "after randomising up to", "trained model:\nmap of another"
         for text, columns in zip(heads, np.split(lefts, [len(STEPS)]), strict=True):
             axes.text(columns.mean() + 0.485, -1.55, text, color="0.3", **MIDDLE)
         axes.set_title(title, fontsize=14, pad=56)
