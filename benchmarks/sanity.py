@@ -2,7 +2,7 @@
 
 Usage: `python benchmarks/sanity.py` measures, prints Markdown tables, writes them into
 `docs/sanity.md` between the markers there, and draws `docs/images/sanity.png`; `--json FILE` writes
-the numbers too. On two processor cores it takes about six minutes, one of which is training.
+the numbers too. `--plot` draws from the tables of the page, and measures nothing. On two processor cores it takes about six minutes, one of which is training.
 
 The cascading randomisation of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
 (arXiv 1810.03292), on the classifier of handwritten digits that `make demo` trains:
@@ -31,6 +31,7 @@ alone: 1 at every step.
 
 import argparse
 import json
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -235,6 +236,19 @@ def tables(results):
     return "\n".join(lines)
 
 
+def read(page):
+    """Return the results in the tables of a page, in their order: what `draw` takes of them."""
+    found = {}
+    for kind, title in KINDS.items():
+        for line in re.findall(r"^\| [a-z].*", page.split(f"### {title}\n")[1], re.MULTILINE):
+            family, name, *numbers = (cell.strip("` ") for cell in line.split("|")[1:-1])
+            result = found.setdefault(name, Result(family, {}, {}, 0, 0))
+            numbers = [float(number.replace("\N{MINUS SIGN}", "-")) for number in numbers]
+            result.steps.setdefault(kind, np.asarray([numbers[: len(STEPS)]]))
+            result.baselines.setdefault(kind, numbers[len(STEPS) :])
+    return found
+
+
 def legend(results, num_scenes, exact):
     """Return the paragraph that says what the numbers are means over, and how far to trust them.
 
@@ -273,18 +287,19 @@ def _number(value):
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def draw(results):
+def draw(results, names=None):
     """Draw both tables as heat maps.
 
     Args:
         results: as `measure` returns them.
+        names: those of the rows. Defaults to `rows(results)`.
 
     Returns:
         matplotlib figure.
     """
     from matplotlib import pyplot as plt
 
-    names = rows(results)
+    names = names or rows(results)
     families = [results[name].family for name in names]
     changes = [one != other for one, other in zip(families[:1] + families, families, strict=False)]
     tops = np.arange(len(names)) + GAP * np.cumsum(changes)
@@ -323,8 +338,13 @@ def main():
     """Train, measure, and write the page and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--plot", action="store_true", help="draw from the tables of the page")
     arguments = parser.parse_args()
     matplotlib.use("agg")  # No screen is needed.
+    if arguments.plot:
+        results = read(PAGE.read_text("utf-8"))
+        draw(results, list(results)).savefig(PLOT, dpi=130)
+        return
     start = time.perf_counter()
     train_digits, held_out_digits = demo.load_digits()
     print("Training a classifier of handwritten digits.", flush=True)
