@@ -2,7 +2,8 @@
 
 Usage: `python benchmarks/sanity.py` measures, prints Markdown tables, writes them into
 `docs/sanity.md` between the markers there, and draws `docs/images/sanity.png`; `--json FILE` writes
-the numbers too. `--plot` draws from the tables of the page, and measures nothing. On two processor cores it takes about six minutes, one of which is training.
+the numbers too. On two processor cores it takes about six minutes, one of which is training.
+`--plot` draws from the tables of the page, and measures nothing.
 
 The cascading randomisation of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
 (arXiv 1810.03292), on the classifier of handwritten digits that `make demo` trains:
