@@ -1,10 +1,11 @@
-"""Check that maps depend on what a model has learnt, by randomizing its weights layer by layer.
+"""Check that maps depend on what a model has learnt, by randomising its weights layer by layer.
 
 Usage: `python benchmarks/sanity.py` measures, prints Markdown tables, writes them into
 `docs/sanity.md` between the markers there, and draws `docs/images/sanity.png`; `--json FILE` writes
 the numbers too. On two processor cores it takes about six minutes, one of which is training.
+`--plot` draws from the tables of the page, and measures nothing.
 
-The cascading randomization of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
+The cascading randomisation of Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018
 (arXiv 1810.03292), on the classifier of handwritten digits that `make demo` trains:
 
 1. The classifier is trained as there, with its seed. `NUM_SCENES` scenes of digits that it has
@@ -12,10 +13,10 @@ The cascading randomization of Adebayo et al., "Sanity Checks for Saliency Maps"
    method and some meta methods, with default options. Maps are raw: not filtered, and not resized,
    but by methods that do so themselves. Methods that take `detections` get those of the trained
    classifier at every step, so that what is compared are maps, not what is detected.
-2. Weights are randomized in blocks from the output to the input, cumulatively, see `cascade`: first
-   the Dense layer, then each convolution with the batch normalization that follows it. A layer gets
+2. Weights are randomised in blocks from the output to the input, cumulatively, see `cascade`: first
+   the Dense layer, then each convolution with the batch normalisation that follows it. A layer gets
    the weights that a new layer of its configuration starts with: Glorot uniform kernels and zero
-   biases; for a batch normalization a scale of one, an offset of zero, a moving mean of zero and a
+   biases; for a batch normalisation a scale of one, an offset of zero, a moving mean of zero and a
    moving variance of one. All new weights are drawn at once, from a fixed seed, before the first
    step, so that those of a layer don't depend on the step.
 3. After each step the same digits are explained again, and each map is compared with the one of the
@@ -31,6 +32,7 @@ alone: 1 at every step.
 
 import argparse
 import json
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -108,7 +110,7 @@ def cascade(model, seed=0):
         seed: integer; the same seed gives the same weights.
 
     Yields:
-        each block of layers, after it was randomized.
+        each block of layers, after it was randomised.
     """
     keras.utils.set_random_seed(seed)
     fresh = keras.models.clone_model(model)
@@ -119,14 +121,14 @@ def cascade(model, seed=0):
 
 
 def measure(model, images, sources=None, seeds=SEEDS):
-    """Measure how much of maps is left when the weights of their model are randomized.
+    """Measure how much of maps is left when the weights of their model are randomised.
 
     Args:
         model: functional `keras.Model`, a chain of layers, from images to probabilities. It is left
             with the weights that it came with.
         images: array `(images, height, width, channels)`, some with several detections.
         sources: dict from names to methods. Defaults to `methods()`.
-        seeds: integers, one for each time that the weights are randomized.
+        seeds: integers, one for each time that the weights are randomised.
 
     Returns:
         dict from names, and `EDGES`, to `Result`.
@@ -235,6 +237,19 @@ def tables(results):
     return "\n".join(lines)
 
 
+def read(page):
+    """Return the results in the tables of a page, in their order: what `draw` takes of them."""
+    found = {}
+    for kind, title in KINDS.items():
+        for line in re.findall(r"^\| [a-z].*", page.split(f"### {title}\n")[1], re.MULTILINE):
+            family, name, *numbers = (cell.strip("` ") for cell in line.split("|")[1:-1])
+            result = found.setdefault(name, Result(family, {}, {}, 0, 0))
+            numbers = [float(number.replace("\N{MINUS SIGN}", "-")) for number in numbers]
+            result.steps.setdefault(kind, np.asarray([numbers[: len(STEPS)]]))
+            result.baselines.setdefault(kind, numbers[len(STEPS) :])
+    return found
+
+
 def legend(results, num_scenes, exact):
     """Return the paragraph that says what the numbers are means over, and how far to trust them.
 
@@ -273,18 +288,19 @@ def _number(value):
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def draw(results):
+def draw(results, names=None):
     """Draw both tables as heat maps.
 
     Args:
         results: as `measure` returns them.
+        names: those of the rows. Defaults to `rows(results)`.
 
     Returns:
         matplotlib figure.
     """
     from matplotlib import pyplot as plt
 
-    names = rows(results)
+    names = names or rows(results)
     families = [results[name].family for name in names]
     changes = [one != other for one, other in zip(families[:1] + families, families, strict=False)]
     tops = np.arange(len(names)) + GAP * np.cumsum(changes)
@@ -299,7 +315,7 @@ def draw(results):
                 axes.add_patch(plt.Rectangle((left, top), 0.97, 0.95, color=color, linewidth=0))
                 ink = "white" if np.dot(color[:3], LUMINANCE) < 0.55 else "black"
                 axes.text(left + 0.485, top + 0.5, _number(value), color=ink, **MIDDLE)
-        heads = "after randomizing up to", "trained model:\nmap of another"
+        heads = "after randomising up to", "trained model:\nmap of another"
         for text, columns in zip(heads, np.split(lefts, [len(STEPS)]), strict=True):
             axes.text(columns.mean() + 0.485, -1.55, text, color="0.3", **MIDDLE)
         axes.set_title(title, fontsize=14, pad=56)
@@ -323,8 +339,13 @@ def main():
     """Train, measure, and write the page and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--plot", action="store_true", help="draw from the tables of the page")
     arguments = parser.parse_args()
     matplotlib.use("agg")  # No screen is needed.
+    if arguments.plot:
+        results = read(PAGE.read_text("utf-8"))
+        draw(results, list(results)).savefig(PLOT, dpi=130)
+        return
     start = time.perf_counter()
     train_digits, held_out_digits = demo.load_digits()
     print("Training a classifier of handwritten digits.", flush=True)

@@ -38,11 +38,30 @@ def failed(found):
     return f"fails: {found['error']}".replace("|", "\\|")
 
 
-def case_row(name, found):
-    """Return the cells of a case."""
-    case = cases.CASES[name]
-    if str(case.model) != str(cases.Model()):
-        name = f"{name}, {case.model}"
+CAMS, OTHERS, CALLS = (
+    "Class activation maps, one unit",
+    "Gradients, LRP and meta methods, one unit",
+    "Whole calls",
+)
+# Headings of cases by what is in their names, which is left out below them.
+HEADINGS = {
+    ", 1000 units": "Class activation maps, 1000 units",
+    ", 80 units, 16×16×2048 activations": "Class activation maps, 80 units, 16×16×2048 activations",
+    ", transformer": "Transformers, one unit",
+}
+
+
+def heading_of(name):
+    """Return the heading that a case stands below."""
+    if name.startswith("ke."):
+        return CALLS
+    found = [heading for part, heading in HEADINGS.items() if part in name]
+    return found[0] if found else CAMS if name.split(",")[0] in units.METHODS else OTHERS
+
+
+def case_row(name, found, shown):
+    """Return the cells of a case, by the name that is shown."""
+    case, name = cases.CASES[name], shown
     if "error" in found:
         return [name, failed(found), *[""] * 5]
     ratio, memory = number(found["ratio"]), f"{found['memory'] / 1e9:.2f} GB"
@@ -62,10 +81,24 @@ def case_row(name, found):
 
 
 def case_table(found):
-    """Write the table of cases."""
+    """Write the tables of cases, one for each heading."""
     head = ["Case", "Times", "Quartiles", "Bound", "Peak memory", "Reference, images/s", "Share"]
-    rows = table(head, [case_row(*pair) for pair in found.items()])
-    return f"{cases.Model()}, where a case names no other model.\n\n{rows}"
+    groups = {}
+    for name in found:
+        groups.setdefault(heading_of(name), []).append(name)
+    parts = []
+    for heading, names in groups.items():
+        models = {name: str(cases.CASES[name].model) for name in names}
+        alike = len(set(models.values())) == 1
+        rows = []
+        for name in names:
+            shown = name if alike else f"{name}, {models[name]}"
+            for part in (", one unit", *HEADINGS):
+                shown = shown.replace(part, "")
+            rows.append(case_row(name, found[name], shown))
+        model = f"{models[names[0]]}.\n\n" if alike else ""
+        parts.append(f"#### {heading}\n\n{model}{table(head, rows)}")
+    return "\n".join(parts)
 
 
 def units_table(found):
@@ -81,7 +114,7 @@ def units_table(found):
 def startup_table(found):
     """Write the table of what comes before the first map, and what its largest part is."""
     parts = ("exposing", "tracing", "first", "total", "second")
-    rows, said = [], ""
+    rows, largest = [], {}
     for kind, times in found.items():
         name = "`model.predict`" if kind == "predict" else f"`{kind}`"
         if "error" in times:
@@ -92,9 +125,10 @@ def startup_table(found):
         if kind != "predict":
             most = max(parts[:3], key=times.get)
             share = times[most] / times["total"]
-            said += f" For {name} the largest part, {share:.0%}, is {WORDS[most]}."
+            largest.setdefault(most, []).append(f"{share:.0%} for {name}")
     head = ["", "exposing", "tracing", "first run", "first map", "second call"]
-    return f"{table(head, rows)}\n{startup.MODEL}.{said}\n"
+    said = (f" The largest part is {WORDS[m]}: {', '.join(s)}." for m, s in largest.items())
+    return f"{table(head, rows)}\n{startup.MODEL}.{''.join(said)}\n"
 
 
 WORDS = {
@@ -132,10 +166,14 @@ def replicas_table(found):
         f"{found['device']}s, a thread each on two cores" if found["pinned"] else found["device"]
     )
     rows = table(["For each image", "one replica", "two replicas", "gain"], rows)
+    # Rounds that lie on either side of 1 don't tell a difference.
+    gain = "more" if found["high"] < 1 else "less" if found["low"] > 1 else "as much"
+    than = "as" if gain == "as much" else "than"
     return (
-        f"{rows}\nReplicas on {where}. Two replicas change the ratio of the two by a factor of "
-        f"{found['overhead']:.2f}, {found['low']:.2f} to {found['high']:.2f} in "
-        f"{found['rounds']} rounds.\n"
+        f"{rows}\nReplicas on {where}. Explaining gains {gain} from a second replica {than} "
+        f"predicting does: its cost over that of predicting changes by a factor of "
+        f"{found['overhead']:.2f} ({found['low']:.2f} to {found['high']:.2f} in "
+        f"{found['rounds']} rounds).\n"
     )
 
 

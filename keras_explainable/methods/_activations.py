@@ -140,7 +140,7 @@ class Differentiable:
         self.activations = [tf.cast(layer, tf.float32) for layer in self._tensors]
 
     def gradients(self, cotangent):
-        """Return the gradients, by each of the activations, of logits weighed by a cotangent."""
+        """Return the gradients, by each of the activations, of logits weighted by a cotangent."""
         if self._kernel is None:
             return gradients_by_layers(self._tape, self.logits, self._tensors, cotangent)
         return self._everywhere(tf.matmul(cotangent, self._kernel, transpose_b=True))
@@ -186,7 +186,7 @@ def differentiable_outputs(model, inputs, fusion="mean"):
 
 
 def gradients_by_layers(tape, logits, layers, cotangent):
-    """Return the float32 gradients of logits, weighed by a cotangent, by activations."""
+    """Return the float32 gradients of logits, weighted by a cotangent, by activations."""
     gradients = tape.gradient(logits, layers, cotangent)
     for gradient, layer in zip(gradients, layers, strict=True):
         if gradient is None:
@@ -217,7 +217,7 @@ def pooled_outputs(model, inputs):
     logits, layers = exposed_outputs(model, inputs)
     if len(layers) > 1:
         expected = "one layer: that which is pooled"
-        hint = "Methods that weigh by gradients or scores fuse several."
+        hint = "Methods that weight by gradients or scores fuse several."
         raise invalid("layer", expected, f"{len(layers)} layers", hint)
     return logits, tf.cast(layers[0], tf.float32)
 

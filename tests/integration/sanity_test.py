@@ -280,6 +280,15 @@ def test_plot_has_every_number_of_the_tables(results):
     plt.close(figure)
 
 
+def test_plot_is_drawn_from_the_tables_of_the_page():
+    found = sanity.read(PAGE)
+    assert list(found) == [row[1] for row in _table("Values")[1]]
+    for title, kind in (("Values", "signed"), ("Magnitudes", "magnitude")):
+        for row in _table(title)[1]:
+            numbers = [_number(cell) for cell in row[2:]]
+            np.testing.assert_array_equal(sanity.cells(found[row[1]], kind), numbers)
+
+
 @pytest.mark.slow
 def test_findings_hold_for_a_model_trained_for_less_long(classifier):
     model, scenes = classifier, demo.draw_scenes(demo.load_digits()[1], 16, seed=5)

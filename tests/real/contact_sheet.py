@@ -52,7 +52,7 @@ HEADINGS = {
     "cams.linear": "Class activation maps",
     "cams.weighted": "Class activation maps",
     "cams.minmax": "Class activation maps against the other classes detected",
-    "cams.masked": "Activations weighed by what they do to the score",
+    "cams.masked": "Activations weighted by what they do to the score",
     "cams.eigen": "Principal components of activations",
 }
 OPTIONS = {

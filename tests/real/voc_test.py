@@ -1,6 +1,6 @@
 """Maps of trained networks lie on the objects of PASCAL VOC photographs.
 
-`python -m tests.real.voc_test` measures again, and prints the table of `docs/real_models.md`.
+`python -m tests.real.voc_test` measures again, and prints the tables of `docs/real_models.md`.
 """
 
 import functools
@@ -380,23 +380,24 @@ def _has_many_passes(row):
     return bool({"num_steps", "num_samples", "top_k"} & set(row.options))
 
 
-def table(measured):
-    """Return the table of `docs/real_models.md`, one row for each network and method."""
-    heads = ["Network", "Method", "Pairs", "With others", "In the object", "Uniform in it", "Ratio"]
-    heads += ["Difference", "In others", "Uniform in them"]
-    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
+def tables(measured):
+    """Return the tables of `docs/real_models.md`, one for each network and number of pairs."""
+    groups = {}
     for network, rows in measured.items():
         for row in rows:
             m = row.measured
-            own, others = f"{m.own:.3f} | {m.uniform:.3f}", f"{m.others:.3f}"
-            margins = f"{m.own / m.uniform:.2f} | {m.own - m.uniform:+.3f}"
-            counts, last = f"{m.pairs} | {m.several}", f"{m.uniform_others:.3f}"
-            lines.append([network, f"`{row.name}`", counts, own, margins, others, last])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+            # What a constant map has is the same for all methods of a group.
+            uniform = f"{m.uniform:.3f} in the object and {m.uniform_others:.3f} in others"
+            counts = f"{m.pairs} pairs, {m.several} of them with others"
+            cells = f"{m.own:.3f} | {m.own / m.uniform:.2f} | {m.others:.3f}"
+            lines = groups.setdefault(f"**{network}**: {counts}. A constant map: {uniform}.", [])
+            lines.append(f"| `{row.name}` | {cells} |\n")
+    head = "| Method | In the object | Ratio | In others |\n| --- | ---: | ---: | ---: |\n"
+    return "\n".join(f"{title}\n\n{head}{''.join(lines)}" for title, lines in groups.items())
 
 
 def test_documentation_states_what_the_tests_expect():
-    assert table(MEASURED) in DOCUMENT.read_text("utf-8")
+    assert tables(MEASURED) in DOCUMENT.read_text("utf-8")
 
 
 def test_what_is_measured_exists():
@@ -480,7 +481,7 @@ def _rounded(measured):
 
 
 def measure_again():
-    """Measure everything, and print the rows for this file and the table for the document."""
+    """Measure everything, and print the rows for this file and the tables for the document."""
     found = {network: [] for network in MEASURED}
     for network, rows in MEASURED.items():
         case = NETWORKS[network]()
@@ -491,7 +492,7 @@ def measure_again():
             found[network].append(row)
             sys.stdout.write(f"{source(row)}\n")
             sys.stdout.flush()
-    sys.stdout.write(table(found))
+    sys.stdout.write(tables(found))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,22 @@ def test_scene_is_one_that_all_models_get_right():
     assert figures.choose_scene(models, scenes, num_digits=2) == 1
 
 
+def test_scene_of_the_readme_is_that_of_partners_with_the_map_most_on_the_wrong_digit():
+    labels = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]])
+    masks = np.zeros((5, 1, 4, 4), bool)
+    masks[:, 0, range(4), range(4)] = True  # Each digit at a place of its own.
+    maps = np.zeros((5, 1, 4, 4))
+    maps[:, 0] = np.eye(4)
+    maps[0, 0, :, 0] = [0.7, 0.3, 0, 0]  # 30 % of the map of 0 is on 1.
+    maps[1, 0, :, 3] = [0, 0, 0.4, 0.6]
+    maps[2, 0, :, 1] = [0, 0, 1, 0]  # No partners.
+    maps[3, 0, :, 1] = [1, 0, 0, 0]  # There is a third digit.
+    maps[4, 0, :, 1] = [1, 0, 0, 0]  # Not detected.
+    scores = labels * np.array([0.9, 0.9, 0.9, 0.9, 0.4])[:, None]
+    scenes = demo.Scenes(None, labels, masks)
+    assert figures.choose_partners(scores, maps, scenes) == 1
+
+
 def test_resizable_models_predict_the_same(source):
     clone = figures.resizable(source.model)
     assert clone.input_shape == (None, None, None, 1)

@@ -1,4 +1,4 @@
-"""Class activation maps: methods that weigh the activations of a layer."""
+"""Class activation maps: methods that weight the activations of a layer."""
 
 from keras_explainable.methods._activations import FUSIONS as FUSIONS
 from keras_explainable.methods._registry import defined_in

@@ -1,4 +1,4 @@
-"""CAM: activations weighed by the kernel of a linear head."""
+"""CAM: activations weighted by the kernel of a linear head."""
 
 from __future__ import annotations
 

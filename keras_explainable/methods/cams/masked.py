@@ -1,4 +1,4 @@
-"""Methods that weigh each channel by what the logits become with it alone, or without it."""
+"""Methods that weight each channel by what the logits become with it alone, or without it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scorecam(
     chunk_size: int = 32,
     fusion: str = "mean",
 ) -> Tensors:
-    r"""Explain units with Score-CAM, activations weighed by the score of the input they mask.
+    r"""Explain units with Score-CAM, activations weighted by the score of the input they mask.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = p_u(x \odot \psi(\mathrm{up}(A_k)))
 
@@ -125,7 +125,7 @@ def ablationcam(
     chunk_size: int = 64,
     fusion: str = "mean",
 ) -> Tensors:
-    r"""Explain units with Ablation-CAM, activations weighed by what the logit loses without them.
+    r"""Explain units with Ablation-CAM, activations weighted by what the logit loses without them.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = \frac{\ell_u - \ell_u^{(k)}}{\ell_u}
 
@@ -254,7 +254,7 @@ def _masking(model, inputs, activations, number):
 
 
 def _scoring(model, weights, activation):
-    """Return the function from logits to what weighs channels."""
+    """Return the function from logits to what weights channels."""
     if weights == "softmax":
         return tf.identity
     # A softmax of a single logit is 1, whatever the logit.

@@ -27,7 +27,7 @@ from keras_explainable.methods._registry import explaining_method
 def gradcam(
     model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
 ) -> Tensors:
-    r"""Explain units with Grad-CAM, activations weighed by the mean gradient of the logit.
+    r"""Explain units with Grad-CAM, activations weighted by the mean gradient of the logit.
 
     .. math:: M_u = \sum_k \alpha_{uk} A_k, \quad
               \alpha_{uk} = \frac{1}{hw} \sum_{ij} \frac{\partial \ell_u}{\partial A_{ijk}}
@@ -172,7 +172,7 @@ def gradcam_elementwise(
 def xgradcam(
     model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
 ) -> Tensors:
-    r"""Explain units with XGrad-CAM, activations weighed by their own share in the gradient.
+    r"""Explain units with XGrad-CAM, activations weighted by their own share in the gradient.
 
     .. math:: M_u = \sum_k \alpha_{uk} A_k, \quad \alpha_{uk} = \sum_{ij}
               \frac{A_{ijk}}{\sum_{ab} A_{abk}} \frac{\partial \ell_u}{\partial A_{ijk}}
@@ -226,7 +226,7 @@ def xgradcam(
 def layercam(
     model: keras.Model, inputs: Inputs, indices: Units = None, *, fusion: str = "mean"
 ) -> Tensors:
-    r"""Explain units with LayerCAM, activations weighed by their own positive gradient.
+    r"""Explain units with LayerCAM, activations weighted by their own positive gradient.
 
     .. math:: M_u = \sum_k A_k \odot \Big[ \frac{\partial \ell_u}{\partial A_k} \Big]^+
 
@@ -278,7 +278,7 @@ def gradcampp(
     normalize_alpha: bool = False,
     fusion: str = "mean",
 ) -> Tensors:
-    r"""Explain units with Grad-CAM++, activations weighed by their positive gradients.
+    r"""Explain units with Grad-CAM++, activations weighted by their positive gradients.
 
     .. math:: M_u = \sum_k w_{uk} A_k, \quad w_{uk} = \sum_{ij} a_{ijk} D_{ijk}^+, \quad
               a_{ijk} = \frac{D_{ijk}^2}{2 D_{ijk}^2 + D_{ijk}^3 \sum_{ab} A_{abk}}, \quad

@@ -26,7 +26,10 @@ ORDERS = ("cascading", "independent")
 
 
 @explanation_metric(
-    category="randomization", higher_is_better=False, curve_axis="share of the layers randomized"
+    category="randomization",
+    higher_is_better=False,
+    # True of both orders: with "independent" a stage is randomized alone.
+    curve_axis="stage, from none to the one nearest to the input",
 )
 def model_parameter_randomization(
     model: keras.Model,
@@ -49,9 +52,9 @@ def model_parameter_randomization(
     .. math:: \frac{1}{K} \sum_{k=1}^K s(M, M_k)
 
     with :math:`M_k` the map after stage k, which replaces the weights of some layers, the ones
-    nearest to the output first. The similarity s after each stage is the curve of the scores. A map
-    that stays what it is shows the input, and not what the model has learnt; below 0, which a
-    correlation can be, lower is not better either.
+    nearest to the output first. The curve of the scores is the similarity s of the map to itself,
+    and after each of the K stages. A map that stays what it is shows the input, and not what the
+    model has learnt; below 0, which a correlation can be, lower is not better either.
 
     A weight gets what the initializer of its layer draws; where the layer tells none, such as a
     layer of one's own, its own values in another order. Statistics of `Normalization` layers stay.
@@ -104,8 +107,8 @@ def model_parameter_randomization(
     stages = weights.stages(explain.model, num_stages)
     explain.check(x, pairs)
     original = pairs.maps.numpy().astype("float64")
-    known = compare(similarity, original, original)[1]
-    curve = []
+    unchanged, known = compare(similarity, original, original)
+    curve = [unchanged]  # As trained, before any stage.
     with weights.kept([slot for stage in stages for slot in stage]):
         for stage in stages:
             alone = weights.kept(stage) if order == "independent" else contextlib.nullcontext()
@@ -113,4 +116,4 @@ def model_parameter_randomization(
                 weights.randomize(stage, seed)
                 curve.append(compare(similarity, original, explain(x, pairs))[0])
     curve = np.stack(curve, axis=1).astype("float32")
-    return pairs.scores(curve.mean(axis=1), known.astype("float32"), curve)
+    return pairs.scores(curve[:, 1:].mean(axis=1), known.astype("float32"), curve)

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -146,3 +147,22 @@ def test_bad_arguments_are_named(table):
         ke.visualization.curves(table, ["drop"])
     with pytest.raises(ValueError, match="Received: 'method 9'"):
         ke.visualization.curves(table, methods=["method 9"])
+
+
+@pytest.mark.parametrize("order", ["cascading", "independent"])
+def test_a_curve_of_random_weights_begins_with_the_model_as_trained(order):
+    keras.utils.set_random_seed(0)
+    stack = [keras.Input((4, 4, 1)), keras.layers.Flatten()]
+    stack += [keras.layers.Dense(units, use_bias=False) for units in (8, 3)]
+    model = keras.Sequential(stack)
+    x = np.random.default_rng(0).uniform(size=(2, 4, 4, 1)).astype("float32")
+    metric = ke.metrics.ModelParameterRandomization(order=order)
+    found = ke.evaluate(
+        model, x, [1, 1], methods="gradients", metrics={"similarity": metric}, verbose=0
+    )
+    (line,) = ke.visualization.curves(found).axes[0].lines
+    np.testing.assert_allclose(line.get_xdata(), [0, 0.5, 1])  # None, the head, and what follows.
+    first, *stages = line.get_ydata()
+    assert first == pytest.approx(1)
+    assert max(stages) < 0.9
+    assert found.value("gradients", "similarity") == pytest.approx(np.mean(stages))

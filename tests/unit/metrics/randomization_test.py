@@ -138,7 +138,7 @@ def test_unknown_similarities_are_refused():
 def test_maps_of_the_image_alone_stay_what_they_are():
     scores = _scores(RANDOMIZED, _deep(), _image)
     np.testing.assert_allclose(scores.values, 1)
-    np.testing.assert_allclose(scores.curve, np.ones((3, 1, 2)))
+    np.testing.assert_allclose(scores.curve, np.ones((3, 1, 3)))
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -158,7 +158,7 @@ def test_curve_tells_after_which_stage_a_map_changes(name, order, similarity):
     other = similarities.similarity(similarity, *pair)[0].item()
     assert abs(other) < 0.9
     by_name = {"first": [1, other], "head": [other, other if order == "cascading" else 1]}
-    np.testing.assert_allclose(scores.curve[:, 0], [by_name[name]] * 3, atol=1e-5)
+    np.testing.assert_allclose(scores.curve[:, 0], [[1, *by_name[name]]] * 3, atol=1e-5)
     np.testing.assert_allclose(scores.values[:, 0], np.mean(by_name[name]), atol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_layers_are_grouped_into_stages():
     model = keras.Sequential(stack)
     assert [len(stage) for stage in random_weights.stages(model)] == [2] * 5
     assert [len(stage) for stage in random_weights.stages(model, 2)] == [6, 4]
-    assert _scores(RANDOMIZED, model, _image, num_stages=3).curve.shape == (3, 1, 3)
+    assert _scores(RANDOMIZED, model, _image, num_stages=3).curve.shape == (3, 1, 4)
     whole = sum(random_weights.stages(model, 1), [])
     assert whole == sum(random_weights.stages(model, 3), [])
     with pytest.raises(ValueError, match="`num_stages`.*up to 5.*Received: 6"):
