@@ -15,6 +15,8 @@ from keras import layers
 import keras_explainable as ke
 from tests.conftest import SHARED
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 LAYERS = ("relu2", "relu3")
 

@@ -14,6 +14,8 @@ import keras_explainable as ke
 from tests import token_zoo
 from tests import zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 
 

@@ -12,6 +12,8 @@ import keras_explainable as ke
 from keras_explainable import targets
 from tests import zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
 NEEDS = {name: ke.methods.registration(name).needs for name in zoo.METHODS}
 # A head that is a function has no rule of relevance; `relevance_test` compares it with gradients.
@@ -197,6 +199,7 @@ def test_two_replicas_share_the_data_of_a_target(method):
     _assert_close(ke.explain(method, mirrored, IMAGES, batch_size=2, **options), expected)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("mode", [{"run_eagerly": True}, {"jit_compile": True}])
 @pytest.mark.parametrize(
     "target",
@@ -226,6 +229,7 @@ def _traced(method):
     return traced, traces
 
 
+@pytest.mark.compiled
 def test_other_data_of_the_same_shape_do_not_retrace():
     model, (method, traces) = _segmenter(), _traced("gradients")
     others = [MASKS, ~MASKS, MASK, MASKS[:, ::-1]]
@@ -275,6 +279,7 @@ def test_every_kind_of_model_takes_targets(kind):
     assert zoo.fingerprint(specimen.model) == before
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "kind", ["functional", "nested_with_pooling", "subclassed", "nested_backbone_with_tensorflow"]
 )
@@ -565,6 +570,7 @@ class Sequence(keras.utils.PyDataset):
         return IMAGES[2 * index : 2 * index + 2]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "source", [tf.data.Dataset.from_tensor_slices(IMAGES).batch(2), Sequence(workers=1)]
 )

@@ -10,6 +10,8 @@ from keras import ops
 import keras_explainable as ke
 from tests import token_zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 IMAGES = token_zoo.IMAGES
 RAW = {"postprocessing": None, "resizing": False}
 

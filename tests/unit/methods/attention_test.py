@@ -12,6 +12,8 @@ from keras import layers
 import keras_explainable as ke
 from tests import token_zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RAW = {"postprocessing": None, "resizing": False}
 LENGTH = {"class": token_zoo.SIDE**2 + 1, "mean": token_zoo.SIDE**2}
 _erf = np.vectorize(math.erf)

@@ -16,6 +16,8 @@ from keras_explainable.metrics.randomization import similarities
 from keras_explainable.metrics.randomization import weights as random_weights
 from tests import zoo
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SIZE = 4
 UNITS = 3
 X = np.random.default_rng(1).normal(size=(3, SIZE, SIZE, 1)).astype("float32")
@@ -317,6 +319,7 @@ def test_models_of_any_topology_are_randomized_from_the_output_and_left_as_found
     assert zoo.fingerprint(model) == before
 
 
+@pytest.mark.compiled
 def test_model_that_was_randomized_is_explained_by_the_step_of_the_first_time():
     traces = []
 
@@ -432,6 +435,7 @@ def test_cams_do_not_depend_on_a_shift_whatever_the_topology(kind):
     assert zoo.fingerprint(model) == before
 
 
+@pytest.mark.compiled
 def test_shifted_model_is_kept_as_long_as_its_model():
     traces = []
 
