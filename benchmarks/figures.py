@@ -234,6 +234,8 @@ def choose_partners(scores, maps, scenes):
     partner = np.arange(present.shape[1]) ^ 1  # Of 0 it is 1, of 1 it is 0, of 2 it is 3 …
     both = (present.sum(axis=1) == 2) & (present & present[:, partner]).any(axis=1)
     right = both & ((scores > demo.THRESHOLD) == present).all(axis=1)
+    if not right.any():
+        raise ValueError("no scene has the two digits of a pair alone, predicted right")
     on_partner = (maps * scenes.masks[..., partner]).sum(axis=(1, 2))
     shares = on_partner / np.maximum(maps.sum(axis=(1, 2)), keras.config.epsilon())
     return int(np.where(right, np.where(present, shares, -1).max(axis=1), -1).argmax())

@@ -241,12 +241,13 @@ def read(page):
     """Return the results in the tables of a page, in their order: what `draw` takes of them."""
     found = {}
     for kind, title in KINDS.items():
-        for line in re.findall(r"^\| [a-z].*", page.split(f"### {title}\n")[1], re.MULTILINE):
+        section = page.split(f"### {title}\n")[1].split("\n#")[0]
+        for line in re.findall(r"^\| [a-z].*", section, re.MULTILINE):
             family, name, *numbers = (cell.strip("` ") for cell in line.split("|")[1:-1])
             result = found.setdefault(name, Result(family, {}, {}, 0, 0))
             numbers = [float(number.replace("\N{MINUS SIGN}", "-")) for number in numbers]
-            result.steps.setdefault(kind, np.asarray([numbers[: len(STEPS)]]))
-            result.baselines.setdefault(kind, numbers[len(STEPS) :])
+            result.steps[kind] = np.asarray([numbers[: len(STEPS)]])
+            result.baselines[kind] = numbers[len(STEPS) :]
     return found
 
 

@@ -1,5 +1,6 @@
 """Tell values, functions, models and data from others, across processes."""
 
+import copyreg
 import dis
 import enum
 import functools
@@ -8,7 +9,6 @@ import itertools
 import json
 import math
 import os
-import re
 import sys
 import types
 from pathlib import Path
@@ -23,14 +23,14 @@ from keras_explainable import inspection
 _PLAIN = (type(None), str, int, float, bool)
 _ARRAYS = (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
 # What is told by how it is written.
-_BY_REPR = (bytes, complex, range, slice, enum.Enum, os.PathLike, re.Pattern)
-_BY_REPR += (np.generic, np.dtype, tf.DType)
+_BY_REPR = (bytes, complex, range, slice, enum.Enum, os.PathLike)
+_BY_REPR += (np.generic, np.dtype, tf.DType, tf.TensorShape)
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _FUNCTIONS += (tf.types.experimental.PolymorphicFunction,)
 # Of the configuration of a layer, what says nothing of how it predicts.
-_UNTOLD = ("name", "dtype", "trainable", "seed")
-# What of a layer is told elsewhere, or says nothing of how it predicts.
-_TOLD_ELSEWHERE = (keras.Metric, keras.random.SeedGenerator)
+_IGNORED_SETTINGS = ("name", "dtype", "trainable", "seed")
+# Of its attributes, likewise.
+_IGNORED_PARTS = (keras.Metric, keras.random.SeedGenerator)
 # Packages whose objects are told by their class and configuration alone.
 _LIBRARIES = ("keras", "keras_explainable", "numpy", "tensorflow")
 # Objects in objects that are described at the most.
@@ -90,19 +90,20 @@ class _Description:
         try:
             found = self._of(value)
         except Exception:  # noqa: BLE001
-            # Objects of others may refuse anything.
+            # Objects of others may refuse anything; what holds them is still told.
             found = name
         self._depth -= 1
         self._known[id(value)] = value, found
         return found
 
     def _of(self, value):
-        if isinstance(value, dict):
-            return self._dict(value)
-        if isinstance(value, list | tuple):
-            return [self.of(v) for v in value]
-        if isinstance(value, set | frozenset):
-            return sorted(_written(self.of(v)) for v in value)
+        if not callable(value):  # What is called does more than to hold things.
+            if isinstance(value, dict):
+                return self._dict(value)
+            if isinstance(value, list | tuple):
+                return [self.of(v) for v in value]
+            if isinstance(value, set | frozenset):
+                return sorted(_written(self.of(v)) for v in value)
         if isinstance(value, np.generic) and type(value.item()) in _PLAIN:
             return self.of(value.item())
         if isinstance(value, _ARRAYS):
@@ -146,24 +147,28 @@ class _Description:
         """Describe an object by its class, and by what a copy of it is made of."""
         kind = type(value)
         if _is_made_by_meta_method(value):
-            return [_name(value).partition("(")[0], self.of([value.options, value.__wrapped__])]
-        if _package(kind) in _LIBRARIES:
+            return self.of([value.options, value.__wrapped__, value._function])
+        if isinstance(value, keras.losses.Loss):  # Configurations leave some settings out.
+            return [_name(kind), self.of([kind, vars(value)])]
+        if _package(kind) in _LIBRARIES and not isinstance(value, np.ufunc | np.vectorize):
             own = _name(value if hasattr(value, "__name__") else kind)  # As functions of NumPy.
             return [own, self.of(value.get_config())] if hasattr(value, "get_config") else own
         if hasattr(value, "cache_parameters"):  # Of `functools.lru_cache`.
             return self.of(value.__wrapped__)
-        made = value.__reduce_ex__(4)
+        reduce = copyreg.dispatch_table.get(kind)
+        made = reduce(value) if reduce else value.__reduce_ex__(4)
         if isinstance(made, str):
-            return made
+            return [_name(kind), made]
         maker, arguments, state = (*made, None)[:3]
-        slots, results = {}, _results(kind, "__call__")
-        if isinstance(state, tuple) and len(state) == 2:
+        slots, untold = {}, _set_by_call(kind, "__call__")
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
             state, slots = state
         if isinstance(state, dict | None):
             state = {**(state or {}), **(slots or {})}
-            state = {name: held for name, held in state.items() if name not in results}
+            state = {name: held for name, held in state.items() if name not in untold}
         items = [list(pairs) for pairs in made[3:5] if pairs]
-        return self.of([kind, maker, arguments, state, items])
+        # Hashed, as parts that are shared would be written as often as they are.
+        return [_name(kind), _hashed(self.of([kind, maker, arguments, state, items]))]
 
     def layer(self, layer):
         """Describe a layer or model."""
@@ -186,16 +191,21 @@ class _Description:
     def _configuration(self, layer):
         """Describe how a layer was made."""
         # Configurations hold the names of functions, or the lines of the file they stand in.
-        own = {n: v for n, v in vars(layer).items() if n not in _kept_by_keras()}
-        functions = {n: v for n, v in own.items() if _are(_FUNCTIONS, v)}
+        ignored = _kept_by_keras() | _set_by_call(type(layer), "call")
+        own = {n: v for n, v in vars(layer).items() if n not in ignored}
+        parts = (keras.Layer, *_IGNORED_PARTS)
+        called = {n: v for n, v in own.items() if callable(v) and not isinstance(v, parts)}
+        functions = called | {n: v for n, v in own.items() if _all_of(_FUNCTIONS, v)}
         try:
             config = layer.get_config()
         except Exception:  # noqa: BLE001
             # Keras writes no function of some kinds, and a layer of one's own may not say.
-            config = {n: v for n, v in own.items() if _are(_PLAIN, v)}
-        kept = {k: v for k, v in config.items() if k not in _UNTOLD and k not in functions}
+            config = {n: v for n, v in own.items() if _all_of(_PLAIN, v)}
+        kept = {
+            k: v for k, v in config.items() if k not in _IGNORED_SETTINGS and k not in functions
+        }
         if _compat.sublayers(layer):  # Which are told by themselves, and not by their names.
-            kept = {k: v for k, v in kept.items() if _are(_PLAIN, v)}
+            kept = {k: v for k, v in kept.items() if _all_of(_PLAIN, v)}
         return self.of([kept, functions])
 
     def _function(self, function):
@@ -254,6 +264,8 @@ def _is_installed(value):
 
 @functools.cache
 def _is_installed_package(name):
+    if name == "__main__":  # Its file is that of a package in a process that a package started.
+        return False
     if name in _LIBRARIES or name in sys.stdlib_module_names:
         return True
     path = getattr(sys.modules.get(name), "__file__", None) or ""
@@ -264,7 +276,7 @@ def _is_made_by_meta_method(value):
     return _package(type(value)) == "keras_explainable" and hasattr(value, "__wrapped__")
 
 
-def _are(kinds, value):
+def _all_of(kinds, value):
     """Tell whether a value is of some kinds, or a list or tuple of such."""
     parts = value if isinstance(value, list | tuple) else [value]
     return bool(parts) and all(isinstance(part, kinds) for part in parts)
@@ -301,13 +313,16 @@ def _functions(member):
     """List the functions that a member of a class is made of."""
     if isinstance(member, property):
         return [f for f in (member.fget, member.fset) if f]
-    member = getattr(member, "func", member)  # Of `functools.cached_property`.
-    member = getattr(member, "__func__", member)  # Of static methods and those of classes.
-    member = getattr(member, "python_function", member)
+    if isinstance(member, functools.cached_property):
+        member = member.func
+    elif isinstance(member, staticmethod | classmethod):
+        member = member.__func__
+    elif isinstance(member, tf.types.experimental.PolymorphicFunction):
+        member = member.python_function
     return [member] if isinstance(member, types.FunctionType) else []
 
 
-def _results(kind, called):
+def _set_by_call(kind, called):
     """Return the names of attributes that calling an object sets: results, no settings."""
     members = _members(kind)
     calls = [f.__code__ for name, member in members if name == called for f in _functions(member)]
@@ -320,9 +335,9 @@ def _attributes(operation):
     """Return what an operation or layer keeps, apart from what Keras does."""
     members = [f for _, member in _members(type(operation)) for f in _functions(member)]
     used = {name for f in members for c in _codes(f.__code__) for name in c.co_names}
-    untold = _kept_by_keras() | _results(type(operation), "call")
+    untold = _kept_by_keras() | _set_by_call(type(operation), "call")
     own = {n: v for n, v in vars(operation).items() if n[0] != "_" or n in used}
-    return {n: v for n, v in own.items() if n not in untold and not isinstance(v, _TOLD_ELSEWHERE)}
+    return {n: v for n, v in own.items() if n not in untold and not isinstance(v, _IGNORED_PARTS)}
 
 
 @functools.cache

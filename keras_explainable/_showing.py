@@ -78,5 +78,7 @@ def _pairs(options):
 
 
 def _same(value, default):
-    """Tell whether a value is a default, of arrays that they aren't."""
-    return value is default or (type(value) is type(default) and repr(value) == repr(default))
+    """Tell whether a value is a default; an array is one only if it is the same object."""
+    if value is default or hasattr(value, "shape"):
+        return value is default
+    return type(value) is type(default) and repr(value) == repr(default)

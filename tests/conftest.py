@@ -55,7 +55,7 @@ def _seed():
 def eagerly(request):
     """Run functions eagerly, as compiling them takes longer than the models that tests take.
 
-    Tests marked "compiled" go without it in a module that uses it. That compiled maps are those of
+    Tests marked "compiled" go without it in a module that uses it. That graphs give the maps of
     eager mode is tested for every method in `tests/contract`.
     """
     eager = request.node.get_closest_marker("compiled") is None

@@ -131,8 +131,10 @@ def test_batches_add_up_to_the_data(name):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_replicas_share_the_data(compiled):
     names = [n for n in METRICS if "explain" not in ke.metrics.registration(n).needs]
-    # Metrics share how they are computed: one of each category tells.
-    names = {ke.metrics.registration(name).category: name for name in names}.values()
+    # Metrics share how they are computed: one of each category tells, and of each that adds up
+    # other things than values.
+    known = {name: ke.metrics.registration(name) for name in names}
+    names = {(r.category, r.combine is None): name for name, r in known.items()}.values()
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     original = network()  # Made outside of the scope, as other tests take it.
     with strategy.scope():

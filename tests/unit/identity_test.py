@@ -27,6 +27,7 @@ from keras import layers
 import keras_explainable as ke
 from keras_explainable._identity import described
 from keras_explainable._identity import fingerprint
+from keras_explainable.methods import _registry
 from tests import zoo
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
@@ -157,6 +158,54 @@ def with_property(factor):
     return Own()
 
 
+class Pipe(list):
+    def __call__(self, maps):
+        for function in self:
+            maps = function(maps)
+        return maps
+
+
+class Sum(list):
+    def __call__(self, maps):
+        return sum(function(maps) for function in self)
+
+
+class Paired:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __getstate__(self):
+        return "state", self.factor
+
+
+def with_partial(factor):
+    class Own:
+        scaled = functools.partial(np.multiply, factor)
+
+        def __call__(self, maps):
+            return self.scaled(maps)
+
+    return Own()
+
+
+def in_a_worker(factor):
+    """Return a function of the main module of a process that a package started."""
+    module = {"__name__": "__main__"}
+    exec(f"def f(m):\n    return {factor} * m", module)  # noqa: S102
+    return module["f"]
+
+
+def meta(factor):
+    def wrap(method):
+        def explain(model, inputs, indices=None):
+            logits, maps = method(model, inputs, indices)
+            return logits, factor * maps
+
+        return explain
+
+    return ke.methods.meta_method()(wrap)("gradients")
+
+
 SMOOTH = functools.partial(ke.methods.smooth, num_samples=2)
 PAIRS = {
     "names": (lambda m: tf.sin(m), lambda m: tf.cos(m)),
@@ -193,7 +242,14 @@ PAIRS = {
     "properties": (with_property(2), with_property(3)),
     "dates": (Scaled(datetime.date(2020, 1, 1)), Scaled(datetime.date(2021, 1, 1))),
     "decimals": (Scaled(decimal.Decimal("2")), Scaled(decimal.Decimal("3"))),
-    "patterns": (re.compile("a"), re.compile("b")),
+    "patterns": (re.compile("a" * 300 + "a"), re.compile("a" * 300 + "b")),
+    "callable lists": (Pipe([np.abs]), Sum([np.abs])),
+    "states": (Paired(2), Paired(3)),
+    "partials of classes": (with_partial(2), with_partial(3)),
+    "main modules": (in_a_worker(2), in_a_worker(3)),
+    "losses": (keras.losses.Huber(delta=1.0), keras.losses.Huber(delta=2.0)),
+    "vectorized": (np.vectorize(lambda m: 2 * m), np.vectorize(lambda m: 3 * m)),
+    "shapes": (tf.TensorShape([2]), tf.TensorShape([3])),
     "queues": (collections.deque([2]), collections.deque([3])),
     "functions of NumPy": (np.sort, np.flip),
     "modules of functions": (math.sin, cmath.sin),
@@ -205,10 +261,18 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_values_are_told_apart_by_what_they_do(kind):
+def test_values_are_told_apart_by_what_they_do(kind, monkeypatch):
+    if kind == "main modules":
+        installed = np.__file__  # Stands for the script of a worker that was installed.
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", installed, raising=False)
     one, other = PAIRS[kind]
     assert json.dumps(described(one)) == json.dumps(described(one))
     assert described(one) != described(other)
+
+
+def test_meta_methods_of_users_are_told_apart(monkeypatch):
+    monkeypatch.setattr(_registry, "_META_METHODS", {})
+    assert described(meta(2)) == described(meta(2)) != described(meta(3))
 
 
 def test_what_a_function_compiled_changes_nothing():
@@ -419,6 +483,7 @@ LAYERS = {
     "functions": lambda k: Held(functools.partial(tf.multiply, k)),
     "compiled": lambda k: Held(tf.function(lambda x: k * x)),
     "objects": lambda k: Held(Scaled(k)),
+    "callables": lambda k: layers.Activation(Scaled(k)),
     "operations": lambda k: [Doubled, Tripled][int(k) - 1](),
 }
 
@@ -432,6 +497,33 @@ def test_layers_of_the_same_weights_are_told_apart_by_what_they_hold(kind):
         return keras.Model(inputs, LAYERS[kind](factor)(*arguments))
 
     assert fingerprint(built(1.0)) == fingerprint(built(1.0)) != fingerprint(built(2.0))
+
+
+class Noting(layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.last = factor, None
+
+    def get_config(self):
+        raise NotImplementedError
+
+    def call(self, x):
+        self.last = tuple(x.shape)
+        return self.factor * x
+
+
+def test_what_a_layer_keeps_of_a_call_changes_no_fingerprint():
+    model = keras.Sequential([keras.Input((6, 6, 3)), Noting(2.0)])
+    before = fingerprint(model)
+    model(IMAGES)
+    assert fingerprint(model) == before
+
+
+def test_shared_parts_are_written_once():
+    shared = Scaled(1)
+    for _ in range(30):
+        shared = Scaled([shared, shared])
+    assert len(json.dumps(described(shared))) < 1000
 
 
 def test_training_settings_change_no_fingerprint():

@@ -824,6 +824,7 @@ def test_the_activation_is_that_of_the_output_taken(name, activation):
     assert ke.inspection.expose(model, outputs=both).activation is None
 
 
+@pytest.mark.compiled
 def test_an_exposed_model_takes_the_rows_of_a_target():
     model, target = _segmenter(), targets.segment(MASK)
     exposed = ke.inspection.expose(model, "second", target)

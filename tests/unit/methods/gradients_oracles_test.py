@@ -130,6 +130,7 @@ def test_samples_have_units_of_their_own(model):
     np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.compiled
 def test_chunks_hold_as_many_samples_where_the_batch_size_is_unknown(model):
     exposed = ke.inspection.expose_affine(model)
     explain = functools.partial(ke.methods.get("integrated_gradients"), exposed, num_steps=7)
@@ -139,6 +140,7 @@ def test_chunks_hold_as_many_samples_where_the_batch_size_is_unknown(model):
         np.testing.assert_allclose(compiled(x)[1], expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("mode", [{}, {"jit_compile": True}])
 def test_a_sample_that_is_no_number_leaves_those_of_its_chunk_alone(model, mode):
     x = np.concatenate([X, X])
@@ -203,6 +205,7 @@ MODES = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("kind", "mode"), [*((kind, "graph") for kind in AFFINE), ("nested", "eager"), ("dense", "xla")]
 )
