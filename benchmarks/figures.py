@@ -48,14 +48,14 @@ META_METHODS = {
 README = {
     "Grad-CAM": "gradcam",
     "MinMax-CAM": "minmaxcam",
-    "LayerCAM, early": ("layercam", {"layer": "re_lu_1"}),
+    "LayerCAM, early": ("layercam", {"layer": "relu_1"}),
     "Score-CAM": "scorecam",
     "SmoothGrad": META_METHODS["smooth"],
     "Integrated gradients": "integrated_gradients",
     "LRP": "lrp",
 }
 # Methods of which some are equal with a linear head, and after a rectifier.
-BEFORE = {"layer": "batch_normalization_4"}
+BEFORE = {"layer": "normalization_4"}
 HEADS = {
     "gradcam": "gradcam",
     "hirescam": "hirescam",

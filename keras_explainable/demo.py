@@ -223,10 +223,11 @@ def build_model(filters: Sequence[int] = (16, 32, 64, 64, 64)) -> keras.Model:
     inputs = x = keras.Input((CANVAS, CANVAS, 1), name="images")
     for index, kernels in enumerate(filters):
         size, strides = (5, 2) if index == 0 else (3, 2 if index == 1 else 1)
-        x = keras.layers.Conv2D(kernels, size, strides, padding="same", use_bias=False)(x)
+        options = {"padding": "same", "use_bias": False, "name": f"convolution_{index}"}
+        x = keras.layers.Conv2D(kernels, size, strides, **options)(x)
         # Training is too short for the default momentum, 0.99, to forget where it started.
-        x = keras.layers.BatchNormalization(momentum=0.9)(x)
-        x = keras.layers.ReLU()(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"normalization_{index}")(x)
+        x = keras.layers.ReLU(name=f"relu_{index}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     outputs = keras.layers.Dense(CLASSES, activation="sigmoid", name="digits")(x)
     return keras.Model(inputs, outputs, name="digits_classifier")

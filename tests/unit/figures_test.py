@@ -71,7 +71,7 @@ def test_methods_that_a_linear_head_makes_equal_differ_with_the_other_head(sourc
     trained = figures.train_head(source.model, digits, num_scenes=8, epochs=1)
     flattening = source._replace(model=trained)
     activations = [
-        keras.Model(model.input, model.get_layer("re_lu_2").output)(source.image)
+        keras.Model(model.input, model.get_layer("relu_2").output)(source.image)
         for model in (source.model, trained)
     ]
     np.testing.assert_allclose(*activations)
@@ -84,7 +84,7 @@ def test_methods_that_a_linear_head_makes_equal_differ_with_the_other_head(sourc
     assert max(distance(*pair, source) for pair in pairs) < 1e-5
     assert min(distance(*pair, flattening) for pair in pairs) > 1e-2
     assert distance("layercam", "gradcam_elementwise", flattening) < 1e-5
-    monkeypatch.setattr(figures, "HEADS", {"one": ("layercam", {"layer": "re_lu_2"})})
+    monkeypatch.setattr(figures, "HEADS", {"one": ("layercam", {"layer": "relu_2"})})
     assert figures.draw_heads(flattening).width > 200
 
 
