@@ -140,14 +140,7 @@ def train_transformer(digits, num_scenes=6000, epochs=10):
     Returns:
         The trained `keras.Model`.
     """
-    keras.utils.set_random_seed(0)
-    model = build_transformer()
-    scenes = demo.draw_scenes(digits, num_scenes, seed=0)
-    steps = epochs * -(-num_scenes // 64)
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
-    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
-    model.fit(scenes.images, scenes.labels, batch_size=64, epochs=epochs, verbose=0)
-    return model
+    return _train(build_transformer, digits, 3e-3, num_scenes, epochs)
 
 
 def train_biased(digits, num_scenes=4000, epochs=6):
@@ -161,11 +154,16 @@ def train_biased(digits, num_scenes=4000, epochs=6):
     Returns:
         The trained `keras.Model`.
     """
+    return _train(demo.build_model, digits, 5e-3, num_scenes, epochs, CO_OCCURRENCE)
+
+
+def _train(build, digits, rate, num_scenes, epochs, co_occurrence=None):
+    """Train a model from a learning rate that decays to zero."""
     keras.utils.set_random_seed(0)
-    model = demo.build_model()
-    scenes = demo.draw_scenes(digits, num_scenes, seed=0, co_occurrence=CO_OCCURRENCE)
-    rate = keras.optimizers.schedules.CosineDecay(5e-3, epochs * -(-num_scenes // 64))
-    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
+    model = build()
+    scenes = demo.draw_scenes(digits, num_scenes, seed=0, co_occurrence=co_occurrence)
+    decay = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-num_scenes // 64))
+    model.compile(keras.optimizers.Adam(decay), "binary_crossentropy")
     model.fit(scenes.images, scenes.labels, batch_size=64, epochs=epochs, verbose=0)
     return model
 
