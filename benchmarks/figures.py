@@ -129,36 +129,20 @@ def build_transformer(width=48, heads=4, blocks=3):
     return keras.Model(inputs, outputs, name="transformer")
 
 
-def train_transformer(digits, num_scenes=6000, epochs=10):
-    """Train the transformer on scenes.
+def train(build, digits, rate, num_scenes, epochs, co_occurrence=None):
+    """Train a model on scenes, from a learning rate that decays to zero.
 
     Args:
+        build: function that returns the `keras.Model`.
         digits: `demo.Digits` to draw the scenes with.
+        rate: learning rate at first.
         num_scenes: number of scenes.
         epochs: number of epochs.
+        co_occurrence: as in `demo.draw_scenes`.
 
     Returns:
         The trained `keras.Model`.
     """
-    return _train(build_transformer, digits, 3e-3, num_scenes, epochs)
-
-
-def train_biased(digits, num_scenes=4000, epochs=6):
-    """Train the classifier on scenes in which the digits of a pair mostly occur together.
-
-    Args:
-        digits: `demo.Digits` to draw the scenes with.
-        num_scenes: number of scenes.
-        epochs: number of epochs.
-
-    Returns:
-        The trained `keras.Model`.
-    """
-    return _train(demo.build_model, digits, 5e-3, num_scenes, epochs, CO_OCCURRENCE)
-
-
-def _train(build, digits, rate, num_scenes, epochs, co_occurrence=None):
-    """Train a model from a learning rate that decays to zero."""
     keras.utils.set_random_seed(0)
     model = build()
     scenes = demo.draw_scenes(digits, num_scenes, seed=0, co_occurrence=co_occurrence)
@@ -410,14 +394,15 @@ def main():
     start = time.perf_counter()
     train_digits, held_out = demo.load_digits()
     scenes = demo.draw_scenes(held_out, 300, seed=1)
-    biased = train_biased(train_digits)
+    biased = train(demo.build_model, train_digits, 5e-3, 4000, 6, CO_OCCURRENCE)
     scores = biased.predict(scenes.images, verbose=0)
     _, maps = ke.gradcam(biased, scenes.images, postprocessing="positive", verbose=0)
     chosen = choose_partners(scores, maps, scenes)
     save(draw_readme(explained(biased, scenes, chosen)), IMAGES / "digits.png")
     if arguments.readme:
         return
-    models = demo.train(train_digits, verbose=0), train_transformer(train_digits)
+    transformer = train(build_transformer, train_digits, 3e-3, 6000, 10)
+    models = demo.train(train_digits, verbose=0), transformer
     for model in models:
         accuracy, exact = demo.evaluate(model, scenes)
         print(f"{model.name}: {accuracy:.1%} of labels, {exact:.1%} of scenes right", flush=True)

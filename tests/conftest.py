@@ -52,7 +52,7 @@ def _seed():
 
 
 @pytest.fixture
-def eagerly(request):
+def _eagerly(request):
     """Run functions eagerly, as compiling them takes longer than the models that tests take.
 
     Tests marked "compiled" go without it in a module that uses it. That graphs give the maps of

@@ -134,8 +134,8 @@ class Explainer(keras.Model):
             "jit_compile": jit_compile,
             "max_bytes": max_bytes,
         }
-        given = _showing.changed(Explainer.__init__, given)
-        given |= _showing.changed(registration.options, options)
+        own = _showing.changed(registration.options, options)
+        given = own | _showing.changed(Explainer.__init__, given)
         of = f"of {_showing.shown(registration.method)} for {model.name!r}"
         if isinstance(postprocessing, str) and postprocessing == "auto":
             is_raw = any(options.get(name) for name in registration.raw_options)

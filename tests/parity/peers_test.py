@@ -15,7 +15,7 @@ from keras import layers
 import keras_explainable as ke
 from tests.conftest import SHARED
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 LAYERS = ("relu2", "relu3")

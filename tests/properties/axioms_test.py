@@ -14,7 +14,7 @@ import keras_explainable as ke
 from tests import token_zoo
 from tests import zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 

@@ -187,3 +187,12 @@ def test_defaults_are_left_out():
         "b": True,
         "e": 2,
     }
+
+
+def test_arrays_that_are_printed_alike_are_no_defaults():
+    def function(*, baseline=np.full(3, 0.5)):  # noqa: B008
+        return baseline
+
+    default = inspect.signature(function).parameters["baseline"].default
+    assert _showing.changed(function, {"baseline": default}) == {}
+    assert list(_showing.changed(function, {"baseline": default + 1e-12})) == ["baseline"]

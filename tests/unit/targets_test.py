@@ -12,7 +12,7 @@ import keras_explainable as ke
 from keras_explainable import targets
 from tests import zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False, "verbose": 0}
 NEEDS = {name: ke.methods.registration(name).needs for name in zoo.METHODS}

@@ -10,7 +10,7 @@ from keras import ops
 import keras_explainable as ke
 from tests import token_zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 IMAGES = token_zoo.IMAGES
 RAW = {"postprocessing": None, "resizing": False}

@@ -12,7 +12,7 @@ from keras import layers
 import keras_explainable as ke
 from tests import token_zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 LENGTH = {"class": token_zoo.SIDE**2 + 1, "mean": token_zoo.SIDE**2}

@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_explainable as ke
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 UNITS = 5

@@ -6,7 +6,7 @@ import tensorflow as tf
 import keras_explainable as ke
 from tests import zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 ACTIVATIONS = zoo.activations()

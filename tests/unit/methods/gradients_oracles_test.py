@@ -14,7 +14,7 @@ from keras_explainable.methods._inputs import even_chunks
 from tests import zoo
 from tests.unit.methods.gradients_test import ORACLES
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "resizing": False}
 X = np.random.default_rng(4).normal(size=(3, 6, 6, 2)).astype("float32")

@@ -11,7 +11,7 @@ from keras import layers
 import keras_explainable as ke
 from tests import zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "reduction": None}
 IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype("float32")

@@ -9,7 +9,7 @@ from keras import layers
 import keras_explainable as ke
 from keras_explainable.inspection import _rules
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 RAW = {"postprocessing": None, "reduction": None}
 SIZE = 4

@@ -20,7 +20,7 @@ from keras_explainable.metrics.faithfulness import _perturbing
 from keras_explainable.metrics.faithfulness import imputing
 from tests.parity.peers_test import _network
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 METRICS = {
     "insertion": {"num_steps": 4},

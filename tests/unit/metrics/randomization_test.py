@@ -16,7 +16,7 @@ from keras_explainable.metrics.randomization import similarities
 from keras_explainable.metrics.randomization import weights as random_weights
 from tests import zoo
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("_eagerly")
 
 SIZE = 4
 UNITS = 3
